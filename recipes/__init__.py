@@ -1,0 +1,1 @@
+"""A clinical question as data: the recipe, its preprocessing, and the words every room shares."""

@@ -1,0 +1,156 @@
+"""A clinical question as data: one frozen model, read from one TOML, saved beside every version.
+
+The fields follow nnU-Net's plans (Isensee et al., Nature Methods 2021): target spacing, normalisation, patch,
+network topology. Lengths are mm, spacing is in the order of the RAS axes (right-left, back-front, foot-head).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Kind = Literal["segmentation", "detection", "classification", "multilabel", "ordinal", "risk"]
+Modality = Literal["CT", "MR", "XR", "US", "PT", "OT"]
+
+
+class Part(BaseModel):
+    """A table of the recipe: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Preprocess(Part):
+    """How an image becomes the network's input; the same for prediction, training and validation.
+
+    Attributes:
+        spacing: target voxel size in mm along R, A, S; a 2D recipe gives two (in-plane); empty keeps the file's.
+        normalise: `zscore` by each image's own mean and deviation; `ct` clips to `window` (HU), then subtracts
+            `mean` and divides by `deviation`; `rescale` maps the image's 0.5-99.5 percentiles to 0-1.
+        window: lower and upper limit for `ct`, HU.
+        mean: HU subtracted for `ct`.
+        deviation: HU divided by for `ct`.
+    """
+
+    spacing: tuple[float, ...] = ()
+    normalise: Literal["zscore", "ct", "rescale"] = "zscore"
+    window: tuple[float, float] = (-1000.0, 1000.0)
+    mean: float = 0.0
+    deviation: float = Field(500.0, gt=0)
+
+
+class Network(Part):
+    """The architecture, by its registered name, and its size.
+
+    Attributes:
+        name: a name registered in `radloop.networks`.
+        features: channels at each resolution, from the finest; empty takes the network's own.
+        strides: downsampling before each resolution (the first is 1s), along R, A, S (two numbers in 2D).
+        weights: a local file with starting weights, or empty.
+    """
+
+    name: str = "unet"
+    features: tuple[int, ...] = ()
+    strides: tuple[tuple[int, ...], ...] = ()
+    weights: str = ""
+
+
+class Fit(Part):
+    """How a network is trained.
+
+    Attributes:
+        patch: voxels along R, A, S (two numbers in 2D) at the target spacing.
+        batch: patches a step.
+        steps: steps an epoch.
+        epochs: the budget where neither `--epochs` nor `--minutes` is given and `minutes` is 0.
+        minutes: the budget in minutes; 0 means `epochs` decide.
+        learning_rate: the peak of the schedule.
+        foreground: share of patches centred on a labelled voxel.
+        mirror: RAS axes (0, 1, 2) that may be mirrored in augmentation; leave out where sides differ.
+        ema: decay of the averaged weights that serve.
+    """
+
+    patch: tuple[int, ...] = (64, 64, 64)
+    batch: int = Field(2, ge=1)
+    steps: int = Field(50, ge=1)
+    epochs: int = Field(20, ge=1)
+    minutes: float = Field(0.0, ge=0)
+    learning_rate: float = Field(1e-3, gt=0)
+    foreground: float = Field(0.5, ge=0, le=1)
+    mirror: tuple[int, ...] = ()
+    ema: float = Field(0.99, ge=0, lt=1)
+
+
+class Gate(Part):
+    """When a new version may serve.
+
+    Attributes:
+        margin: how much worse (in the recipe's metric, Dice for masks) still counts as not worse.
+        first_model_after: labels on the training side before a first model is trained.
+        retrain_after: new labels that start a training by themselves; 0 never does.
+    """
+
+    margin: float = Field(0.02, gt=0, lt=1)
+    first_model_after: int = Field(5, ge=1)
+    retrain_after: int = Field(0, ge=0)
+
+
+class Recipe(Part):
+    """A clinical question: what is asked, of which images, by which network, and when a new version serves.
+
+    Attributes:
+        labels: name -> id; ids are exactly 1..N, 0 is background.
+        channels: names of a study's channels in the order `_0000`, `_0001`; one for an ordinary study.
+        display_channel: the channel that viewers show.
+    """
+
+    format: Literal[1] = 1
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")
+    title: str = ""
+    kind: Kind = "segmentation"
+    modality: Modality = "CT"
+    dimension: Literal[2, 3] = 3
+    channels: tuple[str, ...] = ("image",)
+    display_channel: int = Field(0, ge=0)
+    labels: dict[str, int]
+    preprocess: Preprocess = Preprocess()
+    network: Network = Network()
+    fit: Fit = Fit()
+    gate: Gate = Gate()
+
+    @field_validator("labels")
+    @classmethod
+    def _ids_are_one_to_n(cls, labels: dict[str, int]) -> dict[str, int]:
+        if sorted(labels.values()) != list(range(1, len(labels) + 1)) or not labels:
+            msg = f"label ids are {sorted(labels.values())}; they must be exactly 1..{max(len(labels), 1)} (0 is background)"
+            raise ValueError(msg)
+        return dict(sorted(labels.items(), key=lambda item: item[1]))
+
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> Recipe:
+        for name, values in (("preprocess.spacing", self.preprocess.spacing), ("fit.patch", self.fit.patch)):
+            if values and len(values) != self.dimension:
+                msg = f"{name} has {len(values)} numbers; dimension = {self.dimension} needs {self.dimension}"
+                raise ValueError(msg)
+        if any(v <= 0 for v in (*self.preprocess.spacing, *self.fit.patch)):
+            msg = "preprocess.spacing and fit.patch must be above 0"
+            raise ValueError(msg)
+        if len(self.network.strides) != len(self.network.features):
+            msg = f"network.strides has {len(self.network.strides)} rows, network.features {len(self.network.features)}; give one stride a resolution"
+            raise ValueError(msg)
+        if self.display_channel >= len(self.channels):
+            msg = f"display_channel = {self.display_channel}; channels are numbered 0..{len(self.channels) - 1}"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names in the order of their ids 1..N."""
+        return tuple(self.labels)
+
+    def hash(self) -> str:
+        """Twelve hex digits that change with any field of the recipe."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
