@@ -1,0 +1,106 @@
+"""Where state lives: labels, ledger, versions and caches, beside the studies or where the user says."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from radloop.recipes.errors import BadInput, NoSpace, NotFound
+from radloop.studies.files import writing
+
+
+def is_url(studies: Path | str) -> bool:
+    """Whether studies are named by an address of a DICOMweb server instead of a folder."""
+    return str(studies).lower().startswith(("http:/", "https:/"))
+
+
+class Home:
+    """The folder of everything radloop remembers; its parts are made when first asked for.
+
+    Raises:
+        NoSpace: a part cannot be made (disk full or read-only).
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path).expanduser().absolute()
+
+    @classmethod
+    def find(cls, studies: Path | str, home: Path | str | None = None) -> Home:
+        """The home of a studies folder: `home`, else RADLOOP_HOME, else `<studies>/.radloop`.
+
+        Raises:
+            BadInput: no home is given for a URL.
+            NotFound: the studies folder does not exist.
+            NoSpace: no home is given and the studies folder is read-only.
+        """
+        given = home or os.environ.get("RADLOOP_HOME")
+        if given:
+            return cls(given)
+        if is_url(studies):
+            msg = f"studies are at {studies}, where no state can be kept; say where with --home DIR or RADLOOP_HOME"
+            raise BadInput(msg)
+        folder = Path(studies).expanduser()
+        if not folder.is_dir():
+            msg = f"studies folder {folder} does not exist; give a folder with --studies DIR"
+            raise NotFound(msg)
+        beside = folder / ".radloop"
+        if not os.access(beside if beside.is_dir() else folder, os.W_OK):
+            msg = f"studies folder {folder} is read-only; say where state is kept with --home DIR or RADLOOP_HOME"
+            raise NoSpace(msg)
+        return cls(beside)
+
+    def _folder(self, name: str) -> Path:
+        folder = self.path / name if name else self.path
+        with writing(str(folder)):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @property
+    def labels(self) -> Path:
+        """Content of every label, one file a checksum."""
+        return self._folder("labels")
+
+    @property
+    def versions(self) -> Path:
+        """Model versions, one folder each."""
+        return self._folder("versions")
+
+    @property
+    def cache(self) -> Path:
+        """What can be made again: preprocessed studies, converted DICOM."""
+        return self._folder("cache")
+
+    @property
+    def app(self) -> Path:
+        """The copy of the app folder that MONAI Label writes into."""
+        return self._folder("app")
+
+    @property
+    def recipes(self) -> Path:
+        """The user's own recipes, one TOML each."""
+        return self._folder("recipes")
+
+    @property
+    def sessions(self) -> Path:
+        """Images that a viewer uploaded without putting them into the studies."""
+        return self._folder("sessions")
+
+    @property
+    def logs(self) -> Path:
+        """What the server and the trainings said."""
+        return self._folder("logs")
+
+    @property
+    def view(self) -> Path:
+        """Stands in for `labels/` of a studies folder that is read-only."""
+        return self._folder("view")
+
+    @property
+    def ledger_url(self) -> str:
+        """SQLAlchemy URL of the ledger: RADLOOP_LEDGER, else SQLite in the home."""
+        return os.environ.get("RADLOOP_LEDGER") or f"sqlite:///{self._folder('') / 'ledger.db'}"
+
+    @property
+    def registry_db(self) -> Path:
+        """SQLite file of the model registry."""
+        return self._folder("") / "registry.db"
