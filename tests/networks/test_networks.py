@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from radloop.networks.registry import build, names
+from radloop.networks.topology import min_multiple, patch_shape, topology
+from radloop.recipes.errors import BadRecipe
+from radloop.recipes.recipe import Recipe
+
+
+def recipe(dimension: int = 3, patch: tuple[int, ...] = (), **network: object) -> Recipe:
+    return Recipe(
+        name="toy",
+        dimension=dimension,
+        channels=("a", "b"),
+        labels={"one": 1, "two": 2},
+        fit={"patch": patch or (16,) * dimension},
+        network=network,
+    )
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+@pytest.mark.parametrize("name", names())
+def test_every_network_keeps_the_shape_and_learns(name: str, dimension: int) -> None:
+    torch.manual_seed(0)
+    asked = recipe(dimension, name=name)
+    network = build(asked)
+    larger = [2 * m if i else 3 * m for i, m in enumerate(min_multiple(asked))]
+    assert network.eval()(torch.zeros(1, 2, *larger)).shape == (1, 3, *larger)
+
+    network.train()
+    image = torch.randn(2, 2, *asked.fit.patch)
+    target = (image[:, 0] > 0).long() + (image[:, 0] > 1).long()
+    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(6):
+        optimiser.zero_grad()
+        loss = torch.nn.functional.cross_entropy(network(image), target)
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_same_seed_gives_the_same_weights() -> None:
+    weights = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        weights.append(torch.cat([p.flatten() for p in build(recipe()).parameters()]))
+    assert torch.equal(*weights)
+
+
+def test_sizes_are_derived_from_the_patch() -> None:
+    sizes = topology(recipe(patch=(40, 56, 40)))
+    assert sizes.features == (16, 32, 64, 128)
+    assert sizes.total_stride == (8, 8, 8)
+
+
+def test_coarse_axis_is_not_halved_until_the_others_catch_up() -> None:
+    thick = Recipe(name="toy", labels={"one": 1}, preprocess={"spacing": (1.0, 1.0, 5.0)}, fit={"patch": (64, 64, 16)})
+    sizes = topology(thick)
+    assert sizes.strides[1] == (2, 2, 1)
+    assert sizes.kernels[0] == (3, 3, 1)
+    assert sizes.kernels[-1] == (3, 3, 3)
+
+
+def test_patch_is_rounded_up_to_the_total_stride() -> None:
+    assert patch_shape(recipe(patch=(36, 52, 9))) == (40, 56, 10)
+
+
+def test_channels_have_a_cap() -> None:
+    assert max(topology(recipe(2, patch=(512, 512))).features) == 256
+
+
+def test_a_tiny_patch_still_builds() -> None:
+    asked = recipe(2, patch=(8, 8))
+    assert build(asked)(torch.zeros(1, 2, 8, 8)).shape == (1, 3, 8, 8)
+
+
+def test_own_sizes_are_taken() -> None:
+    asked = recipe(features=(4, 8, 8), strides=((1, 1, 1), (2, 2, 1), (2, 2, 2)))
+    assert min_multiple(asked) == (4, 4, 2)
+    assert build(asked)(torch.zeros(1, 2, 8, 8, 4)).shape == (1, 3, 8, 8, 4)
+
+
+def test_mistyped_name_is_refused_with_a_hint() -> None:
+    with pytest.raises(BadRecipe, match="did you mean 'unet'"):
+        build(recipe(name="unett"))
+
+
+@pytest.mark.parametrize("strides", [((1, 1), (2, 2)), ((1, 1, 1), (0, 2, 2)), ((1, 1, 1), (16, 16, 16))])
+def test_strides_that_do_not_fit_are_refused(strides: tuple[tuple[int, ...], ...]) -> None:
+    with pytest.raises(BadRecipe, match=r"network\.strides"):
+        build(recipe(features=(4, 8), strides=strides))
