@@ -1,0 +1,415 @@
+"""Every label ever given, in the order given: content by checksum, rows that are only ever added.
+
+A label is safe when `add` returns: its content is on the disk under its checksum, then its row is committed.
+Retracting and confirming are further rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from radloop.recipes.errors import BadInput, Conflict, NotFound
+from radloop.studies import tables
+from radloop.studies.database import Database
+from radloop.studies.files import sync, write_whole, writing
+from radloop.studies.home import Home
+
+log = logging.getLogger(__name__)
+
+State = Literal["final", "draft", "held", "revoked"]
+Origin = Literal["reader", "import", "proposal-accepted"]
+AuthorKind = Literal["self-declared", "import", "system"]
+TrainingState = Literal["running", "done", "failed", "cancelled", "orphaned"]
+
+_LABELS = tables.labels
+_SHOWN = tables.shown
+_TRAININGS = tables.trainings
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """One line of the ledger.
+
+    Attributes:
+        id: grows with every row; the order in which labels were given.
+        author_kind: how we know the author: by their own word, as the importer, or as radloop itself.
+        time: UTC, ISO 8601.
+        parent: the row that this one corrects, retracts or confirms.
+        shown_version: the model version whose answer the reader had seen; "" means blind.
+        checksum: SHA-256 of the content.
+        ext: the content's file ending, such as `.nii.gz`.
+        names: the recipe's labels that the reader looked at.
+    """
+
+    id: int
+    study: str
+    patient: str
+    recipe: str
+    author: str
+    author_kind: str
+    time: str
+    parent: int | None
+    shown_version: str
+    checksum: str
+    ext: str
+    names: tuple[str, ...]
+    state: str
+    origin: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Training:
+    """One run of a training.
+
+    Attributes:
+        started: UTC, ISO 8601; so is `finished`, empty while it runs.
+        last_row: id of the newest label row when it started.
+    """
+
+    id: int
+    recipe: str
+    pid: int
+    host: str
+    started: str
+    finished: str
+    state: str
+    note: str
+    last_row: int
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601 to the millisecond; sorts as text."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file's content, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class Ledger:
+    """The labels of one home; any number of processes may use it at once.
+
+    Args:
+        home: where the content lies and which database holds the rows.
+
+    Raises:
+        NoSpace: the ledger cannot be made for want of space or permission.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.database = Database(home.ledger_url)
+
+    # Labels
+
+    def add(
+        self,
+        study: str,
+        patient: str,
+        recipe: str,
+        author: str,
+        content: Path,
+        ext: str,
+        names: Sequence[str],
+        *,
+        state: State = "final",
+        shown_version: str = "",
+        origin: Origin = "reader",
+        author_kind: AuthorKind = "self-declared",
+        note: str = "",
+    ) -> LabelRow:
+        """Keep a label for good and give its row.
+
+        Args:
+            content: the mask; it is copied.
+            ext: its file ending, such as `.nii.gz`.
+            names: the recipe's labels that were looked at.
+
+        Raises:
+            NoSpace: the disk is full or read-only; the ledger is as it was.
+        """
+        digest = self._store(Path(content), ext)
+        values = {
+            "study": study,
+            "patient": patient,
+            "recipe": recipe,
+            "author": author,
+            "author_kind": author_kind,
+            "shown_version": shown_version,
+            "checksum": digest,
+            "ext": ext,
+            "names": json.dumps(list(names), ensure_ascii=False),
+            "state": state,
+            "origin": origin,
+            "note": note,
+        }
+        with self.database.write() as connection:
+            parent = connection.execute(_current(recipe, study)).first()
+            return _append(connection, {**values, "parent": parent.id if parent else None})
+
+    def current(self, recipe: str) -> dict[str, LabelRow]:
+        """The newest final label of every study that is not retracted, by study id."""
+        with self.database.read() as connection:
+            rows = connection.execute(_current(recipe)).all()
+        return {row.study: _row(row) for row in rows}
+
+    def latest(self, study: str, recipe: str) -> LabelRow | None:
+        """The newest final label of a study that is not retracted, or None."""
+        with self.database.read() as connection:
+            row = connection.execute(_current(recipe, study)).first()
+        return _row(row) if row else None
+
+    def history(
+        self,
+        study: str | None = None,
+        recipe: str | None = None,
+        author: str | None = None,
+        since: str | datetime | None = None,
+    ) -> list[LabelRow]:
+        """Every row that fits, oldest first.
+
+        Raises:
+            BadInput: `since` is no time.
+        """
+        with self.database.read() as connection:
+            return [_row(row) for row in connection.execute(_matching(study, recipe, author, since))]
+
+    def row(self, row_id: int) -> LabelRow:
+        """One row by its id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        with self.database.read() as connection:
+            found = connection.execute(sa.select(_LABELS).where(_LABELS.c.id == row_id)).first()
+        if found is None:
+            msg = f"label {row_id} is not in the ledger; `radloop labels list` shows the ids"
+            raise NotFound(msg)
+        return _row(found)
+
+    def file(self, row: LabelRow) -> Path:
+        """The content of a row."""
+        return self.home.labels / f"{row.checksum}{row.ext}"
+
+    def knows(self, digest: str, study: str) -> bool:
+        """Whether some row of a study, of whatever recipe and state, has this content."""
+        query = sa.select(_LABELS.c.id).where(_LABELS.c.checksum == digest, _LABELS.c.study == study).limit(1)
+        with self.database.read() as connection:
+            return connection.execute(query).first() is not None
+
+    def revoke(
+        self,
+        author: str | None = None,
+        since: str | datetime | None = None,
+        ids: Iterable[int] | None = None,
+        *,
+        by: str = "",
+        note: str = "",
+    ) -> list[LabelRow]:
+        """Retract labels by appending one row each; the content stays.
+
+        Args:
+            author: only labels of this author.
+            since: only labels given at this time or later.
+            ids: only these rows.
+            by: who retracts; "" takes the label's own author.
+
+        Raises:
+            BadInput: nothing says which labels, or `since` is no time.
+            NotFound: one of `ids` is not there.
+        """
+        if author is None and since is None and ids is None:
+            msg = "say which labels to retract: an author, a time or row ids"
+            raise BadInput(msg)
+        wanted = None if ids is None else set(ids)
+        with self.database.write() as connection:
+            rows = [_row(row) for row in connection.execute(_matching(None, None, author, since))]
+            gone = {row.parent for row in connection.execute(_revocations())}
+            chosen = [row for row in rows if wanted is None or row.id in wanted]
+            missing = sorted((wanted or set()) - {row.id for row in chosen})
+            if missing:
+                msg = f"label {missing[0]} is not in the ledger, or is none of the author and time asked for"
+                raise NotFound(msg)
+            live = [row for row in chosen if row.state != "revoked" and row.id not in gone]
+            return [_follow(connection, row, "revoked", by or row.author, note) for row in live]
+
+    def confirm(self, row_id: int, author: str = "", note: str = "") -> LabelRow:
+        """Make a held label final by appending a row.
+
+        Args:
+            author: who confirms; "" takes the label's own author.
+
+        Raises:
+            NotFound: there is no such row.
+            Conflict: the label is not held, or was confirmed or retracted already.
+        """
+        row = self.row(row_id)
+        with self.database.write() as connection:
+            follower = connection.execute(
+                sa.select(_LABELS.c.state).where(
+                    _LABELS.c.parent == row_id,
+                    _LABELS.c.checksum == row.checksum,
+                    _LABELS.c.state.in_(("final", "revoked")),
+                )
+            ).first()
+            if row.state != "held" or follower is not None:
+                state = follower.state if follower is not None else row.state
+                msg = f"label {row_id} is {state}; only a held label can be confirmed"
+                raise Conflict(msg)
+            return _follow(connection, row, "final", author or row.author, note or "confirmed")
+
+    # What a reader was shown
+
+    def record_shown(self, study: str, recipe: str, client: str, version: str) -> None:
+        """Remember that a viewer was given a version's answer for a study."""
+        values = {"study": study, "recipe": recipe, "client": client, "version": version, "time": now()}
+        with self.database.write() as connection:
+            connection.execute(_SHOWN.insert().values(values))
+
+    def shown(self, study: str, recipe: str, client: str) -> str:
+        """The version whose answer a viewer was given last for a study; "" means none, blind."""
+        query = sa.select(_SHOWN.c.version).where(
+            _SHOWN.c.study == study, _SHOWN.c.recipe == recipe, _SHOWN.c.client == client
+        )
+        with self.database.read() as connection:
+            return connection.execute(query.order_by(_SHOWN.c.id.desc()).limit(1)).scalar() or ""
+
+    # Trainings
+
+    def start_training(self, recipe: str, pid: int) -> int:
+        """Write down that a training began, and up to which label; gives its id."""
+        with self.database.write() as connection:
+            last = connection.execute(sa.select(sa.func.max(_LABELS.c.id))).scalar() or 0
+            values = {"recipe": recipe, "pid": pid, "host": socket.gethostname(), "started": now()}
+            values |= {"finished": "", "state": "running", "note": "", "last_row": last}
+            return int(connection.execute(_TRAININGS.insert().values(values)).inserted_primary_key[0])
+
+    def finish_training(self, training_id: int, state: TrainingState, note: str = "") -> None:
+        """Write down how a training ended."""
+        with self.database.write() as connection:
+            connection.execute(
+                _TRAININGS.update().where(_TRAININGS.c.id == training_id).values(state=state, note=note, finished=now())
+            )
+
+    def last_training(self, recipe: str) -> Training | None:
+        """The training of a recipe that began last, or None."""
+        query = sa.select(_TRAININGS).where(_TRAININGS.c.recipe == recipe).order_by(_TRAININGS.c.id.desc()).limit(1)
+        with self.database.read() as connection:
+            row = connection.execute(query).first()
+        return Training(**row._mapping) if row else None
+
+    def mark_orphans(self) -> list[Training]:
+        """Mark trainings as orphaned whose process on this machine is gone; gives them."""
+        running = sa.select(_TRAININGS).where(
+            _TRAININGS.c.state == "running", _TRAININGS.c.host == socket.gethostname()
+        )
+        with self.database.read() as connection:
+            found = [Training(**row._mapping) for row in connection.execute(running)]
+        orphans = [training for training in found if not _alive(training)]
+        for training in orphans:
+            self.finish_training(training.id, "orphaned", "its process ended without a word")
+        return orphans
+
+    def new_labels_since_last_training(self, recipe: str) -> int:
+        """Studies whose current label is newer than the start of the recipe's last training."""
+        training = self.last_training(recipe)
+        last = training.last_row if training else 0
+        return sum(row.id > last for row in self.current(recipe).values())
+
+    def _store(self, content: Path, ext: str) -> str:
+        digest = checksum(content)
+        target = self.home.labels / f"{digest}{ext}"
+        with writing(target.name):
+            if target.is_file() and target.stat().st_size == content.stat().st_size:
+                sync(target)
+                return digest
+            write_whole(target, lambda temporary: _copy(content, temporary), ext)
+        return digest
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
+
+
+def _revocations() -> sa.Select[Any]:
+    return sa.select(_LABELS.c.parent).where(_LABELS.c.state == "revoked")
+
+
+def _current(recipe: str, study: str | None = None) -> sa.Select[Any]:
+    gone = _LABELS.alias("gone")
+    newest = sa.select(sa.func.max(_LABELS.c.id)).where(
+        _LABELS.c.recipe == recipe,
+        _LABELS.c.state == "final",
+        ~sa.exists().where(gone.c.parent == _LABELS.c.id, gone.c.state == "revoked"),
+    )
+    if study is not None:
+        newest = newest.where(_LABELS.c.study == study)
+    return sa.select(_LABELS).where(_LABELS.c.id.in_(newest.group_by(_LABELS.c.study))).order_by(_LABELS.c.study)
+
+
+def _matching(
+    study: str | None, recipe: str | None, author: str | None, since: str | datetime | None
+) -> sa.Select[Any]:
+    query = sa.select(_LABELS).order_by(_LABELS.c.id)
+    for column, value in ((_LABELS.c.study, study), (_LABELS.c.recipe, recipe), (_LABELS.c.author, author)):
+        if value is not None:
+            query = query.where(column == value)
+    return query if since is None else query.where(_LABELS.c.time >= _utc(since))
+
+
+def _utc(when: str | datetime) -> str:
+    if isinstance(when, str):
+        try:
+            # Python 3.10 knows no Z.
+            when = datetime.fromisoformat(when.strip().replace("Z", "+00:00"))
+        except ValueError as error:
+            msg = f"{when!r} is no time; write 2026-01-31 or 2026-01-31T09:30 (UTC unless it says otherwise)"
+            raise BadInput(msg) from error
+    aware = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
+    return aware.astimezone(timezone.utc).isoformat(timespec="milliseconds")
+
+
+def _append(connection: sa.Connection, values: dict[str, Any]) -> LabelRow:
+    # The time is taken inside the transaction, so that times grow with ids.
+    values = {**values, "time": now()}
+    row_id = connection.execute(_LABELS.insert().values(values)).inserted_primary_key[0]
+    return LabelRow(**{**values, "id": int(row_id), "names": tuple(json.loads(values["names"]))})
+
+
+def _follow(connection: sa.Connection, row: LabelRow, state: State, author: str, note: str) -> LabelRow:
+    values = {name: getattr(row, name) for name in LabelRow.__dataclass_fields__ if name not in ("id", "time")}
+    values |= {"parent": row.id, "state": state, "author": author, "note": note}
+    return _append(connection, {**values, "names": json.dumps(list(row.names), ensure_ascii=False)})
+
+
+def _row(row: Any) -> LabelRow:
+    values = dict(row._mapping)
+    return LabelRow(**{**values, "names": tuple(json.loads(values["names"]))})
+
+
+def _alive(training: Training) -> bool:
+    import psutil
+
+    try:
+        born = psutil.Process(training.pid).create_time()
+    except psutil.NoSuchProcess:
+        return False
+    # A process born after the training began has only inherited its number.
+    return born <= datetime.fromisoformat(training.started).timestamp() + 1

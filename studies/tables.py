@@ -1,0 +1,78 @@
+"""The ledger's tables, as the newest migration leaves them."""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, Index, Integer, MetaData, String, Table, Text
+
+#: The newest revision in `migrations/versions`.
+REVISION = "0001"
+
+metadata = MetaData()
+
+#: Every label ever given. Rows are only ever added.
+labels = Table(
+    "labels",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("study", String(255), nullable=False),
+    Column("patient", String(255), nullable=False),
+    Column("recipe", String(64), nullable=False),
+    Column("author", String(255), nullable=False),
+    Column("author_kind", String(32), nullable=False),
+    Column("time", String(32), nullable=False),
+    Column("parent", Integer, nullable=True),
+    Column("shown_version", String(64), nullable=False),
+    Column("checksum", String(64), nullable=False),
+    Column("ext", String(16), nullable=False),
+    Column("names", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("origin", String(32), nullable=False),
+    Column("note", Text, nullable=False),
+    Index("labels_by_study", "recipe", "study"),
+    Index("labels_by_parent", "parent"),
+    sqlite_autoincrement=True,
+)
+
+#: Which version's answer a reader's viewer was given; rows are only ever added.
+shown = Table(
+    "shown",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("study", String(255), nullable=False),
+    Column("recipe", String(64), nullable=False),
+    Column("client", String(255), nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("time", String(32), nullable=False),
+    Index("shown_by_study", "study", "recipe", "client"),
+)
+
+trainings = Table(
+    "trainings",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("recipe", String(64), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("host", String(255), nullable=False),
+    Column("started", String(32), nullable=False),
+    Column("finished", String(32), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("note", Text, nullable=False),
+    Column("last_row", Integer, nullable=False),
+    Index("trainings_by_recipe", "recipe"),
+)
+
+#: The side of every patient ever seen; a row never changes.
+patients = Table(
+    "patients",
+    metadata,
+    Column("patient", String(255), primary_key=True),
+    Column("side", String(16), nullable=False),
+    Column("time", String(32), nullable=False),
+)
+
+settings = Table(
+    "settings",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+)
