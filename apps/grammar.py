@@ -228,9 +228,10 @@ def _fold(text: str) -> tuple[int, int]:
     return _require((int(index), int(count)), 1 <= int(index) <= int(count) >= 2)
 
 
-@_checked("a day or a time, such as 2026-11-23 or 2026-11-23T14:00+01:00; without a zone it is this machine's")
+@_checked("a day or a time, such as 2026-11-23 or 2026-11-23T14:00; UTC unless it says otherwise")
 def _moment(text: str) -> str:
-    return datetime.fromisoformat(text).astimezone(timezone.utc).isoformat()
+    moment = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))  # Python 3.10 knows no Z
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).astimezone(timezone.utc).isoformat()
 
 
 @_checked("names with commas between them")

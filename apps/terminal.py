@@ -19,9 +19,10 @@ def say(text: str = "") -> None:
 
 
 def complain(text: str) -> None:
-    """Writes `radloop: <text>` to stderr, always as one line."""
+    """Writes `radloop: <text>` to stderr: one line, and below it what else belongs to it, indented."""
     sys.stdout.flush()
-    sys.stderr.write(f"radloop: {' '.join(text.split())}\n")
+    first, *more = text.strip().splitlines() or ["failed"]
+    sys.stderr.write("\n".join([f"radloop: {first}", *(f"  {line}" for line in more)]) + "\n")
     sys.stderr.flush()
 
 

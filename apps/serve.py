@@ -1,0 +1,144 @@
+"""`radloop serve`: checks what it is given, starts MONAI Label's server with our app, says what to open where."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+import shutil
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import radloop.apps
+from radloop.apps.server_process import Address, ServerProcess
+from radloop.apps.terminal import NOTICE, WrongUse, plural, say
+from radloop.recipes.errors import BadInput, NotFound
+from radloop.studies.folder import StudiesFolder
+from radloop.studies.home import Home, is_url
+
+SHIPPED_APP = Path(radloop.apps.__file__).parent / "radiology"
+ASGI = "radloop.apps.asgi:app"
+
+
+class Terminated(KeyboardInterrupt):
+    """Somebody asked this process to end (SIGTERM, or its terminal closed)."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """The command; returns when the server is stopped."""
+    if options.write_back:
+        msg = "--write-back: writing to a PACS comes later; accepted labels stay in the ledger"
+        raise WrongUse(msg)
+    folder = studies_folder(options.studies)
+    home = Home.find(folder.path, options.home)
+    with terminable():
+        try:
+            with server(folder, home, Address(check_host(options.host), options.port), options) as running:
+                say_what_to_open(folder, running)
+                running.wait()
+        except Terminated:
+            return 0
+    return 0
+
+
+def studies_folder(studies: str) -> StudiesFolder:
+    """The folder to serve.
+
+    Raises:
+        WrongUse: studies are on a DICOMweb server.
+        NotFound: there is no such folder.
+    """
+    if is_url(studies):
+        msg = f"--studies {studies}: DICOMweb comes later; give a folder of studies"
+        raise WrongUse(msg)
+    return StudiesFolder(studies)
+
+
+def check_host(host: str) -> str:
+    """The host, if it is this machine's loopback.
+
+    Raises:
+        WrongUse: any other address, which would open the studies to a network without access control.
+    """
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        msg = (
+            f"--host {host} is refused: there is no access control yet, so everybody who reaches that address could "
+            "read the studies; use 127.0.0.1 and an SSH tunnel"
+        )
+        raise WrongUse(msg)
+    return "127.0.0.1" if host == "localhost" else host.strip("[]")
+
+
+def server(folder: StudiesFolder, home: Home, address: Address, options: argparse.Namespace) -> ServerProcess:
+    """The server process for these studies, ready to be started; options are those of `serve` that apply."""
+    from radloop.apps.host_settings import host_env
+
+    app = copy_app(getattr(options, "app", None) or SHIPPED_APP, home)
+    recipes = take_recipes(getattr(options, "recipes", None) or (), home)
+    env = {**os.environ, **host_env(folder.path, home, recipes)}
+    arguments = ["--app", str(app), "--studies", str(folder.path), "--uvicorn_app", ASGI]
+    return ServerProcess(home, address, arguments, env, show=options.verbose)
+
+
+def copy_app(source: Path, home: Home) -> Path:
+    """Copies an app folder to `<home>/app`, because MONAI Label writes into it; returns the copy.
+
+    Raises:
+        NotFound: the folder has no `main.py`.
+    """
+    if not (source / "main.py").is_file():
+        msg = f"--app {source}: there is no main.py in it, which every MONAI Label app has"
+        raise NotFound(msg)
+    written_by_host = shutil.ignore_patterns("__pycache__", "model", "logs", "bin")
+    shutil.copytree(source, home.app, ignore=written_by_host, dirs_exist_ok=True)
+    return home.app
+
+
+def take_recipes(given: Sequence[str], home: Home) -> tuple[str, ...]:
+    """Names of the recipes to serve; those given by path are copied to `<home>/recipes` first."""
+    from radloop.recipes.load import load_recipe
+
+    names = []
+    for entry in given:
+        recipe = load_recipe(entry, home.path)
+        if entry.endswith(".toml"):
+            target = home.recipes / f"{recipe.name}.toml"
+            if Path(entry).resolve() != target.resolve():
+                shutil.copyfile(entry, target)
+        if recipe.name in names:
+            msg = f"--recipes names {recipe.name!r} twice"
+            raise BadInput(msg)
+        names.append(recipe.name)
+    return tuple(names)
+
+
+def say_what_to_open(folder: StudiesFolder, running: ServerProcess) -> None:
+    """Writes how to reach the server from the viewers."""
+    url = running.address.url
+    say(f"serving {plural(len(folder.studies()), 'study', 'studies')} of {folder.path} ({NOTICE})")
+    say(f"  3D Slicer   module MONAI Label (from the Extensions Manager), server {url}")
+    say(f"  browser     {url}/info/ shows what the server offers; OHIF needs DICOMweb, which comes later")
+    say(f"  log         {running.log}")
+    say("stop with Ctrl-C")
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Turns SIGTERM and SIGHUP into `Terminated`, so that the child is ended in order."""
+
+    def terminate(_number: int, _frame: FrameType | None) -> None:
+        raise Terminated
+
+    before = {number: signal.signal(number, terminate) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
