@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 Kind = Literal["segmentation", "detection", "classification", "multilabel", "ordinal", "risk"]
 Modality = Literal["CT", "MR", "XR", "US", "PT", "OT"]
+
+MAX_LABELS = 255
 
 
 class Part(BaseModel):
@@ -34,7 +38,7 @@ class Preprocess(Part):
         deviation: HU divided by for `ct`.
     """
 
-    spacing: tuple[float, ...] = ()
+    spacing: tuple[PositiveFloat, ...] = ()
     normalise: Literal["zscore", "ct", "rescale"] = "zscore"
     window: tuple[float, float] = (-1000.0, 1000.0)
     mean: float = 0.0
@@ -52,8 +56,8 @@ class Network(Part):
     """
 
     name: str = "unet"
-    features: tuple[int, ...] = ()
-    strides: tuple[tuple[int, ...], ...] = ()
+    features: tuple[PositiveInt, ...] = ()
+    strides: tuple[tuple[PositiveInt, ...], ...] = ()
     weights: str = ""
 
 
@@ -72,7 +76,7 @@ class Fit(Part):
         ema: decay of the averaged weights that serve.
     """
 
-    patch: tuple[int, ...] = (64, 64, 64)
+    patch: tuple[PositiveInt, ...] = (64, 64, 64)
     batch: int = Field(2, ge=1)
     steps: int = Field(50, ge=1)
     epochs: int = Field(20, ge=1)
@@ -124,25 +128,24 @@ class Recipe(Part):
     @classmethod
     def _ids_are_one_to_n(cls, labels: dict[str, int]) -> dict[str, int]:
         if sorted(labels.values()) != list(range(1, len(labels) + 1)) or not labels:
-            msg = f"label ids are {sorted(labels.values())}; they must be exactly 1..{max(len(labels), 1)} (0 is background)"
+            ids = sorted(labels.values())
+            msg = f"label ids are {ids}; they must be exactly 1..{max(len(labels), 1)} (0 is background)"
             raise ValueError(msg)
+        if len(labels) > MAX_LABELS:
+            msg = f"there are {len(labels)} labels; a mask of bytes holds at most {MAX_LABELS}"
+            raise ValueError(msg)
+        for name in labels:
+            if name.strip() != name or not name.isprintable() or name.lower() in ("", "background"):
+                msg = f"{name!r} cannot name a label; use printable text without outer spaces, and not 'background'"
+                raise ValueError(msg)
         return dict(sorted(labels.items(), key=lambda item: item[1]))
 
     @model_validator(mode="after")
-    def _lengths_agree(self) -> Recipe:
-        for name, values in (("preprocess.spacing", self.preprocess.spacing), ("fit.patch", self.fit.patch)):
-            if values and len(values) != self.dimension:
-                msg = f"{name} has {len(values)} numbers; dimension = {self.dimension} needs {self.dimension}"
-                raise ValueError(msg)
-        if any(v <= 0 for v in (*self.preprocess.spacing, *self.fit.patch)):
-            msg = "preprocess.spacing and fit.patch must be above 0"
-            raise ValueError(msg)
-        if len(self.network.strides) != len(self.network.features):
-            msg = f"network.strides has {len(self.network.strides)} rows, network.features {len(self.network.features)}; give one stride a resolution"
-            raise ValueError(msg)
-        if self.display_channel >= len(self.channels):
-            msg = f"display_channel = {self.display_channel}; channels are numbered 0..{len(self.channels) - 1}"
-            raise ValueError(msg)
+    def _parts_agree(self) -> Recipe:
+        found = disagreements(self)
+        if found:
+            kind, text = "disagreement", "; ".join(problem.message for problem in found)
+            raise PydanticCustomError(kind, "{text}", {"text": text, "problems": found})
         return self
 
     @property
@@ -154,3 +157,62 @@ class Recipe(Part):
         """Twelve hex digits that change with any field of the recipe."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+class Disagreement(NamedTuple):
+    """Values of a recipe that are right by themselves but do not fit together.
+
+    Attributes:
+        paths: the keys it is about; the first is the one to change.
+        message: what does not fit and what is allowed.
+    """
+
+    paths: tuple[tuple[str, ...], ...]
+    message: str
+
+
+def disagreements(recipe: Recipe) -> list[Disagreement]:
+    """All that does not fit together in a recipe; empty where nothing is wrong."""
+    return [*_lengths(recipe), *_strides(recipe), *_ranges(recipe)]
+
+
+def _lengths(recipe: Recipe) -> Iterator[Disagreement]:
+    dimension = ("dimension",)
+    values = {("preprocess", "spacing"): recipe.preprocess.spacing, ("fit", "patch"): recipe.fit.patch}
+    for path, numbers in values.items():
+        if len(numbers) != recipe.dimension and (numbers or path[0] == "fit"):
+            text = (
+                f"{'.'.join(path)} has {len(numbers)} numbers; dimension = {recipe.dimension} needs {recipe.dimension}"
+            )
+            yield Disagreement((path, dimension), text)
+
+
+def _strides(recipe: Recipe) -> Iterator[Disagreement]:
+    strides, features = recipe.network.strides, recipe.network.features
+    here, sizes = ("network", "strides"), ("network", "features")
+    if len(strides) != len(features):
+        text = f"network.strides has {len(strides)} rows, network.features {len(features)}; give one row a resolution"
+        yield Disagreement((here, sizes), text)
+    if any(len(row) != recipe.dimension for row in strides):
+        text = f"every row of network.strides needs {recipe.dimension} numbers, as dimension = {recipe.dimension}"
+        yield Disagreement((here, ("dimension",)), text)
+    if strides and set(strides[0]) != {1}:
+        text = f"network.strides begins with {list(strides[0])}; the first row must be 1s (full resolution)"
+        yield Disagreement((here,), text)
+
+
+def _ranges(recipe: Recipe) -> Iterator[Disagreement]:
+    low, high = recipe.preprocess.window
+    if low >= high:
+        text = f"preprocess.window is {low:g}..{high:g}; the first number must be the lower"
+        yield Disagreement((("preprocess", "window"),), text)
+    axes = recipe.fit.mirror
+    if len(set(axes)) != len(axes) or not set(axes) <= set(range(recipe.dimension)):
+        text = f"fit.mirror is {list(axes)}; axes are 0..{recipe.dimension - 1}, each once"
+        yield Disagreement((("fit", "mirror"), ("dimension",)), text)
+    names = recipe.channels
+    if not names or len(set(names)) != len(names):
+        yield Disagreement((("channels",),), f"channels is {list(names)}; give at least one name, each once")
+    elif recipe.display_channel >= len(names):
+        text = f"display_channel = {recipe.display_channel}; channels are numbered 0..{len(names) - 1}"
+        yield Disagreement((("display_channel",), ("channels",)), text)
