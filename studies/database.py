@@ -76,7 +76,8 @@ class Database:
             try:
                 command.upgrade(config, "head")
             except CommandError as error:
-                msg = f"the ledger is of revision {self._revision(connection)}, this radloop knows {REVISION}; update radloop"
+                found = self._revision(connection)
+                msg = f"the ledger is of revision {found}, this radloop knows {REVISION}; update radloop"
                 raise Conflict(msg) from error
 
 

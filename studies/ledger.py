@@ -6,101 +6,49 @@ Retracting and confirming are further rows.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
 import shutil
 import socket
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
 
 import sqlalchemy as sa
 
 from radloop.recipes.errors import BadInput, Conflict, NotFound
-from radloop.studies import tables
+from radloop.studies import rows, tables
 from radloop.studies.database import Database
 from radloop.studies.files import sync, write_whole, writing
 from radloop.studies.home import Home
+from radloop.studies.rows import (
+    AuthorKind,
+    LabelRow,
+    Origin,
+    Original,
+    State,
+    Training,
+    TrainingState,
+    checksum,
+    now,
+)
 
-log = logging.getLogger(__name__)
-
-State = Literal["final", "draft", "held", "revoked"]
-Origin = Literal["reader", "import", "proposal-accepted"]
-AuthorKind = Literal["self-declared", "import", "system"]
-TrainingState = Literal["running", "done", "failed", "cancelled", "orphaned"]
+__all__ = [
+    "AuthorKind",
+    "LabelRow",
+    "Ledger",
+    "Origin",
+    "Original",
+    "State",
+    "Training",
+    "TrainingState",
+    "checksum",
+    "now",
+]
 
 _LABELS = tables.labels
 _SHOWN = tables.shown
 _TRAININGS = tables.trainings
-
-
-@dataclass(frozen=True)
-class LabelRow:
-    """One line of the ledger.
-
-    Attributes:
-        id: grows with every row; the order in which labels were given.
-        author_kind: how we know the author: by their own word, as the importer, or as radloop itself.
-        time: UTC, ISO 8601.
-        parent: the row that this one corrects, retracts or confirms.
-        shown_version: the model version whose answer the reader had seen; "" means blind.
-        checksum: SHA-256 of the content.
-        ext: the content's file ending, such as `.nii.gz`.
-        names: the recipe's labels that the reader looked at.
-    """
-
-    id: int
-    study: str
-    patient: str
-    recipe: str
-    author: str
-    author_kind: str
-    time: str
-    parent: int | None
-    shown_version: str
-    checksum: str
-    ext: str
-    names: tuple[str, ...]
-    state: str
-    origin: str
-    note: str
-
-
-@dataclass(frozen=True)
-class Training:
-    """One run of a training.
-
-    Attributes:
-        started: UTC, ISO 8601; so is `finished`, empty while it runs.
-        last_row: id of the newest label row when it started.
-    """
-
-    id: int
-    recipe: str
-    pid: int
-    host: str
-    started: str
-    finished: str
-    state: str
-    note: str
-    last_row: int
-
-
-def now() -> str:
-    """The time in UTC, ISO 8601 to the millisecond; sorts as text."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file's content, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        while block := handle.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+_ORIGINALS = tables.originals
 
 
 class Ledger:
@@ -161,20 +109,20 @@ class Ledger:
             "note": note,
         }
         with self.database.write() as connection:
-            parent = connection.execute(_current(recipe, study)).first()
-            return _append(connection, {**values, "parent": parent.id if parent else None})
+            parent = connection.execute(rows.current(recipe, study)).first()
+            return rows.append(connection, {**values, "parent": parent.id if parent else None})
 
     def current(self, recipe: str) -> dict[str, LabelRow]:
         """The newest final label of every study that is not retracted, by study id."""
         with self.database.read() as connection:
-            rows = connection.execute(_current(recipe)).all()
-        return {row.study: _row(row) for row in rows}
+            found = connection.execute(rows.current(recipe)).all()
+        return {row.study: rows.label_row(row) for row in found}
 
     def latest(self, study: str, recipe: str) -> LabelRow | None:
         """The newest final label of a study that is not retracted, or None."""
         with self.database.read() as connection:
-            row = connection.execute(_current(recipe, study)).first()
-        return _row(row) if row else None
+            row = connection.execute(rows.current(recipe, study)).first()
+        return rows.label_row(row) if row else None
 
     def history(
         self,
@@ -189,7 +137,7 @@ class Ledger:
             BadInput: `since` is no time.
         """
         with self.database.read() as connection:
-            return [_row(row) for row in connection.execute(_matching(study, recipe, author, since))]
+            return [rows.label_row(row) for row in connection.execute(rows.matching(study, recipe, author, since))]
 
     def row(self, row_id: int) -> LabelRow:
         """One row by its id.
@@ -202,17 +150,11 @@ class Ledger:
         if found is None:
             msg = f"label {row_id} is not in the ledger; `radloop labels list` shows the ids"
             raise NotFound(msg)
-        return _row(found)
+        return rows.label_row(found)
 
-    def file(self, row: LabelRow) -> Path:
+    def file(self, row: LabelRow | Original) -> Path:
         """The content of a row."""
         return self.home.labels / f"{row.checksum}{row.ext}"
-
-    def knows(self, digest: str, study: str) -> bool:
-        """Whether some row of a study, of whatever recipe and state, has this content."""
-        query = sa.select(_LABELS.c.id).where(_LABELS.c.checksum == digest, _LABELS.c.study == study).limit(1)
-        with self.database.read() as connection:
-            return connection.execute(query).first() is not None
 
     def revoke(
         self,
@@ -240,15 +182,15 @@ class Ledger:
             raise BadInput(msg)
         wanted = None if ids is None else set(ids)
         with self.database.write() as connection:
-            rows = [_row(row) for row in connection.execute(_matching(None, None, author, since))]
-            gone = {row.parent for row in connection.execute(_revocations())}
-            chosen = [row for row in rows if wanted is None or row.id in wanted]
+            found = [rows.label_row(row) for row in connection.execute(rows.matching(None, None, author, since))]
+            gone = {row.parent for row in connection.execute(rows.revocations())}
+            chosen = [row for row in found if wanted is None or row.id in wanted]
             missing = sorted((wanted or set()) - {row.id for row in chosen})
             if missing:
                 msg = f"label {missing[0]} is not in the ledger, or is none of the author and time asked for"
                 raise NotFound(msg)
             live = [row for row in chosen if row.state != "revoked" and row.id not in gone]
-            return [_follow(connection, row, "revoked", by or row.author, note) for row in live]
+            return [rows.follow(connection, row, "revoked", by or row.author, note) for row in live]
 
     def confirm(self, row_id: int, author: str = "", note: str = "") -> LabelRow:
         """Make a held label final by appending a row.
@@ -273,7 +215,7 @@ class Ledger:
                 state = follower.state if follower is not None else row.state
                 msg = f"label {row_id} is {state}; only a held label can be confirmed"
                 raise Conflict(msg)
-            return _follow(connection, row, "final", author or row.author, note or "confirmed")
+            return rows.follow(connection, row, "final", author or row.author, note or "confirmed")
 
     # What a reader was shown
 
@@ -333,11 +275,51 @@ class Ledger:
         last = training.last_row if training else 0
         return sum(row.id > last for row in self.current(recipe).values())
 
+    # Files that came from elsewhere
+
+    def add_original(self, study: str, content: Path, ext: str, names: Mapping[str, int] | None) -> Original:
+        """Keep a mask file that came from elsewhere as it was, beside the labels made from it.
+
+        Args:
+            names: what its voxel values mean; None where they are ids of the recipe it became a label of.
+
+        Raises:
+            NoSpace: the disk is full or read-only; the ledger is as it was.
+        """
+        values = {
+            "study": study,
+            "checksum": self._store(Path(content), ext),
+            "ext": ext,
+            "names": "" if names is None else json.dumps(dict(names), ensure_ascii=False),
+            "time": now(),
+        }
+        with self.database.write() as connection:
+            result = connection.execute(_ORIGINALS.insert().values(values))
+            return rows.original({**values, "id": int(result.inserted_primary_key[0])})
+
+    def originals(self, study: str | None = None) -> dict[str, Original]:
+        """The newest file from elsewhere of every study (or of one), by study id."""
+        query = sa.select(_ORIGINALS).order_by(_ORIGINALS.c.id)
+        if study is not None:
+            query = query.where(_ORIGINALS.c.study == study)
+        with self.database.read() as connection:
+            return {row.study: rows.original(row._mapping) for row in connection.execute(query)}
+
+    def knows(self, digest: str, study: str) -> bool:
+        """Whether this content is kept as a study's label, of whatever recipe and state, or as its original."""
+        with self.database.read() as connection:
+            return any(
+                connection.execute(
+                    sa.select(table.c.id).where(table.c.checksum == digest, table.c.study == study).limit(1)
+                ).first()
+                for table in (_LABELS, _ORIGINALS)
+            )
+
     def _store(self, content: Path, ext: str) -> str:
         digest = checksum(content)
         target = self.home.labels / f"{digest}{ext}"
         with writing(target.name):
-            if target.is_file() and target.stat().st_size == content.stat().st_size:
+            if target.is_file() and checksum(target) == digest:
                 sync(target)
                 return digest
             write_whole(target, lambda temporary: _copy(content, temporary), ext)
@@ -346,62 +328,6 @@ class Ledger:
 
 def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
-
-
-def _revocations() -> sa.Select[Any]:
-    return sa.select(_LABELS.c.parent).where(_LABELS.c.state == "revoked")
-
-
-def _current(recipe: str, study: str | None = None) -> sa.Select[Any]:
-    gone = _LABELS.alias("gone")
-    newest = sa.select(sa.func.max(_LABELS.c.id)).where(
-        _LABELS.c.recipe == recipe,
-        _LABELS.c.state == "final",
-        ~sa.exists().where(gone.c.parent == _LABELS.c.id, gone.c.state == "revoked"),
-    )
-    if study is not None:
-        newest = newest.where(_LABELS.c.study == study)
-    return sa.select(_LABELS).where(_LABELS.c.id.in_(newest.group_by(_LABELS.c.study))).order_by(_LABELS.c.study)
-
-
-def _matching(
-    study: str | None, recipe: str | None, author: str | None, since: str | datetime | None
-) -> sa.Select[Any]:
-    query = sa.select(_LABELS).order_by(_LABELS.c.id)
-    for column, value in ((_LABELS.c.study, study), (_LABELS.c.recipe, recipe), (_LABELS.c.author, author)):
-        if value is not None:
-            query = query.where(column == value)
-    return query if since is None else query.where(_LABELS.c.time >= _utc(since))
-
-
-def _utc(when: str | datetime) -> str:
-    if isinstance(when, str):
-        try:
-            # Python 3.10 knows no Z.
-            when = datetime.fromisoformat(when.strip().replace("Z", "+00:00"))
-        except ValueError as error:
-            msg = f"{when!r} is no time; write 2026-01-31 or 2026-01-31T09:30 (UTC unless it says otherwise)"
-            raise BadInput(msg) from error
-    aware = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
-    return aware.astimezone(timezone.utc).isoformat(timespec="milliseconds")
-
-
-def _append(connection: sa.Connection, values: dict[str, Any]) -> LabelRow:
-    # The time is taken inside the transaction, so that times grow with ids.
-    values = {**values, "time": now()}
-    row_id = connection.execute(_LABELS.insert().values(values)).inserted_primary_key[0]
-    return LabelRow(**{**values, "id": int(row_id), "names": tuple(json.loads(values["names"]))})
-
-
-def _follow(connection: sa.Connection, row: LabelRow, state: State, author: str, note: str) -> LabelRow:
-    values = {name: getattr(row, name) for name in LabelRow.__dataclass_fields__ if name not in ("id", "time")}
-    values |= {"parent": row.id, "state": state, "author": author, "note": note}
-    return _append(connection, {**values, "names": json.dumps(list(row.names), ensure_ascii=False)})
-
-
-def _row(row: Any) -> LabelRow:
-    values = dict(row._mapping)
-    return LabelRow(**{**values, "names": tuple(json.loads(values["names"]))})
 
 
 def _alive(training: Training) -> bool:

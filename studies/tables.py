@@ -46,6 +46,19 @@ shown = Table(
     Index("shown_by_study", "study", "recipe", "client"),
 )
 
+#: Mask files that came from elsewhere, kept as they were; rows are only ever added.
+originals = Table(
+    "originals",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("study", String(255), nullable=False),
+    Column("checksum", String(64), nullable=False),
+    Column("ext", String(16), nullable=False),
+    Column("names", Text, nullable=False),
+    Column("time", String(32), nullable=False),
+    Index("originals_by_study", "study"),
+)
+
 trainings = Table(
     "trainings",
     metadata,

@@ -1,4 +1,4 @@
-"""The first tables: labels, shown answers, trainings, patients and settings."""
+"""The first tables: labels, shown answers, originals, trainings, patients and settings."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -45,6 +45,16 @@ def upgrade() -> None:
         _text("time", 32),
     )
     op.create_index("shown_by_study", "shown", ["study", "recipe", "client"])
+    op.create_table(
+        "originals",
+        sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+        _text("study", 255),
+        _text("checksum", 64),
+        _text("ext", 16),
+        sa.Column("names", sa.Text, nullable=False),
+        _text("time", 32),
+    )
+    op.create_index("originals_by_study", "originals", ["study"])
     op.create_table(
         "trainings",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),

@@ -1,0 +1,177 @@
+"""Rows of the ledger as values, and the questions asked of them as queries."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from radloop.recipes.errors import BadInput
+from radloop.studies import tables
+
+State = Literal["final", "draft", "held", "revoked"]
+Origin = Literal["reader", "import", "proposal-accepted"]
+AuthorKind = Literal["self-declared", "import", "system"]
+TrainingState = Literal["running", "done", "failed", "cancelled", "orphaned"]
+
+_LABELS = tables.labels
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """One line of the ledger.
+
+    Attributes:
+        id: grows with every row; the order in which labels were given.
+        author_kind: how we know the author: by their own word, as the importer, or as radloop itself.
+        time: UTC, ISO 8601.
+        parent: the row that this one corrects, retracts or confirms.
+        shown_version: the model version whose answer the reader had seen; "" means blind.
+        checksum: SHA-256 of the content.
+        ext: the content's file ending, such as `.nii.gz`.
+        names: the recipe's labels that the reader looked at.
+    """
+
+    id: int
+    study: str
+    patient: str
+    recipe: str
+    author: str
+    author_kind: str
+    time: str
+    parent: int | None
+    shown_version: str
+    checksum: str
+    ext: str
+    names: tuple[str, ...]
+    state: str
+    origin: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Training:
+    """One run of a training.
+
+    Attributes:
+        started: UTC, ISO 8601; so is `finished`, empty while it runs.
+        last_row: id of the newest label row when it started.
+    """
+
+    id: int
+    recipe: str
+    pid: int
+    host: str
+    started: str
+    finished: str
+    state: str
+    note: str
+    last_row: int
+
+
+@dataclass(frozen=True)
+class Original:
+    """A mask file that came from elsewhere, kept as it was.
+
+    Attributes:
+        names: what its voxel values mean; None where they are ids of the recipe it became a label of.
+        time: UTC, ISO 8601.
+    """
+
+    id: int
+    study: str
+    checksum: str
+    ext: str
+    names: dict[str, int] | None
+    time: str
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601 to the millisecond; sorts as text."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file's content, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def revocations() -> sa.Select[Any]:
+    """Ids of the rows that were retracted."""
+    return sa.select(_LABELS.c.parent).where(_LABELS.c.state == "revoked")
+
+
+def current(recipe: str, study: str | None = None) -> sa.Select[Any]:
+    """The newest final row of every study (or of one) that is not retracted, by study id."""
+    gone = _LABELS.alias("gone")
+    newest = sa.select(sa.func.max(_LABELS.c.id)).where(
+        _LABELS.c.recipe == recipe,
+        _LABELS.c.state == "final",
+        ~sa.exists().where(gone.c.parent == _LABELS.c.id, gone.c.state == "revoked"),
+    )
+    if study is not None:
+        newest = newest.where(_LABELS.c.study == study)
+    return sa.select(_LABELS).where(_LABELS.c.id.in_(newest.group_by(_LABELS.c.study))).order_by(_LABELS.c.study)
+
+
+def matching(study: str | None, recipe: str | None, author: str | None, since: str | datetime | None) -> sa.Select[Any]:
+    """Rows by study, recipe, author and earliest time, oldest first."""
+    query = sa.select(_LABELS).order_by(_LABELS.c.id)
+    for column, value in ((_LABELS.c.study, study), (_LABELS.c.recipe, recipe), (_LABELS.c.author, author)):
+        if value is not None:
+            query = query.where(column == value)
+    return query if since is None else query.where(_LABELS.c.time >= utc(since))
+
+
+def utc(when: str | datetime) -> str:
+    """A time as the ledger writes it.
+
+    Raises:
+        BadInput: it is no time.
+    """
+    if isinstance(when, str):
+        try:
+            # Python 3.10 knows no Z.
+            when = datetime.fromisoformat(when.strip().replace("Z", "+00:00"))
+        except ValueError as error:
+            msg = f"{when!r} is no time; write 2026-01-31 or 2026-01-31T09:30 (UTC unless it says otherwise)"
+            raise BadInput(msg) from error
+    aware = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
+    return aware.astimezone(timezone.utc).isoformat(timespec="milliseconds")
+
+
+def append(connection: sa.Connection, values: dict[str, Any]) -> LabelRow:
+    """Add a row, its time taken now."""
+    # The time is taken inside the transaction, so that times grow with ids.
+    values = {**values, "time": now()}
+    row_id = connection.execute(_LABELS.insert().values(values)).inserted_primary_key[0]
+    return LabelRow(**{**values, "id": int(row_id), "names": tuple(json.loads(values["names"]))})
+
+
+def follow(connection: sa.Connection, row: LabelRow, state: State, author: str, note: str) -> LabelRow:
+    """Add a row that retracts or confirms another."""
+    values = {name: getattr(row, name) for name in LabelRow.__dataclass_fields__ if name not in ("id", "time")}
+    values |= {"parent": row.id, "state": state, "author": author, "note": note}
+    return append(connection, {**values, "names": json.dumps(list(row.names), ensure_ascii=False)})
+
+
+def label_row(row: Any) -> LabelRow:
+    """A row of the database as a value."""
+    values = dict(row._mapping)
+    return LabelRow(**{**values, "names": tuple(json.loads(values["names"]))})
+
+
+def original(mapping: Mapping[str, Any]) -> Original:
+    """A row of the originals as a value."""
+    names = json.loads(mapping["names"]) if mapping["names"] else None
+    return Original(**{**mapping, "names": names})
