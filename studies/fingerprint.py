@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 from nibabel.orientations import io_orientation
+
 from radloop.recipes.errors import BadInput, RadloopError
 from radloop.recipes.recipe import Modality
 from radloop.studies.folder import StudiesFolder, Study, read_answers
@@ -255,11 +256,11 @@ def _modality(studies: list[Study], samples: tuple[_Samples, ...]) -> tuple[Moda
         if tag in _MODALITIES:
             return _MODALITIES[tag], "the DICOM header"
     if first.suffix.lower() in _PICTURES:
-        return "XR", "a guess: the studies are PNG or JPEG pictures"
+        return "XR", "a guess, correct it if wrong: the studies are PNG or JPEG pictures"
     values = np.concatenate(samples[0].image)
     if values.min() < -200 and (values == np.round(values)).all():
-        return "CT", f"a guess: whole numbers down to {values.min():.0f}, as HU are"
-    return "MR", f"a guess: values from {values.min():.4g} to {values.max():.4g} are not HU"
+        return "CT", f"a guess, correct it if wrong: whole numbers down to {values.min():.0f}, as HU are"
+    return "MR", f"a guess, correct it if wrong: values from {values.min():.4g} to {values.max():.4g} are not HU"
 
 
 def _dicom_modality(folder: Path) -> str:

@@ -1,0 +1,120 @@
+"""A recipe planned from what a studies folder holds and what this machine can do.
+
+The rules are nnU-Net's fingerprint and plans (Isensee et al., Nature Methods 2021), with one more limit: an answer must
+come back within the seconds a reader waits. Where it would not, voxels become coarser and the network narrower, and the
+recipe says what that cost.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import get_args
+
+from radloop.engine import plan_rules as rules
+from radloop.engine.plan_search import Search
+from radloop.engine.plan_text import toml_text
+from radloop.engine.plan_words import heading, tables
+from radloop.engine.speed import this_machine
+from radloop.recipes.errors import BadInput, closest
+from radloop.recipes.load import parse_recipe, shipped_recipes
+from radloop.recipes.recipe import Fit, Kind, Recipe
+from radloop.studies.fingerprint import Fingerprint, fingerprint
+from radloop.studies.folder import StudiesFolder
+from radloop.studies.home import Home
+
+log = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 60.0
+_MINUTES = {"cpu": 20.0, "cuda": 60.0}
+_STEPS = {"cpu": 50, "cuda": 250}
+
+
+def plan_recipe(
+    folder: StudiesFolder,
+    home: Home | None = None,
+    *,
+    answer_seconds: float | None = None,
+    name: str | None = None,
+    kind: str = "segmentation",
+    labels: Mapping[str, int] | None = None,
+    device: str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> str:
+    """The TOML text of a recipe for `folder`, each choice under a comment that says why; it passes `parse_recipe`.
+
+    Args:
+        folder: the studies.
+        home: where recipes are kept; a name taken there gets a number. None looks at the shipped names only.
+        answer_seconds: how long a reader waits for one answer on the largest study; 60 by default.
+        name: the recipe's name; the folder's by default.
+        kind: only `segmentation` can be planned yet.
+        labels: name -> id, where there are no masks to tell; `{"lesion": 1}` by default.
+        device: `cpu` or `cuda`; CUDA where there is one by default.
+        progress: called with a line that says what is being read or measured.
+
+    Raises:
+        BadInput: another kind, no readable study, or seconds that this machine cannot meet.
+        BadLabel: the masks' ids have gaps or do not fit the names.
+    """
+    _check(kind, answer_seconds)
+    say = progress or log.info
+    seen = fingerprint(folder, progress=lambda done, total, study: say(f"reading study {done} of {total}: {study}"))
+    for group in seen.same_patient:
+        log.warning("%s look like one patient; name patients in answers.csv", ", ".join(group[:4]))
+    machine = this_machine(device)
+    named = _named(seen, labels)
+    preprocess, _ = rules.intensities(seen)
+    base = Recipe(
+        name=_free_name(name or rules.recipe_name(folder.path.name), home, given=name is not None),
+        modality=seen.modality,
+        dimension=seen.dimension,
+        channels=_channels(seen.channels),
+        labels=named,
+        preprocess=preprocess,
+        fit=Fit(
+            patch=(16,) * seen.dimension,
+            minutes=_MINUTES[machine.device],
+            steps=_STEPS[machine.device],
+            mirror=rules.mirroring(named, seen.dimension)[0],
+        ),
+    )
+    plan = Search(seen, base, answer_seconds or ANSWER_SECONDS, machine, say).plan()
+    text = toml_text(heading(seen, plan, folder.path.name), tables(seen, plan, labels))
+    parse_recipe(text, "the planned recipe")
+    return text
+
+
+def _check(kind: str, answer_seconds: float | None) -> None:
+    kinds = get_args(Kind)
+    if kind not in kinds:
+        msg = f"kind = {kind!r} is not known{closest(kind, kinds)}; known: {', '.join(kinds)}"
+        raise BadInput(msg)
+    if kind != "segmentation":
+        msg = f"kind = {kind!r} cannot be planned yet; only 'segmentation' can, the other kinds come later"
+        raise BadInput(msg)
+    if answer_seconds is not None and not 0 < answer_seconds < float("inf"):
+        msg = f"answer_seconds = {answer_seconds:g} must be above 0"
+        raise BadInput(msg)
+
+
+def _named(seen: Fingerprint, labels: Mapping[str, int] | None) -> dict[str, int]:
+    if labels is None:
+        return seen.labels.names or {"lesion": 1}
+    unknown = sorted(set(seen.labels.names.values()) - set(labels.values()))
+    if unknown:
+        msg = f"labels name the ids {sorted(labels.values())}, but the masks hold {unknown} besides; name these too"
+        raise BadInput(msg)
+    return dict(labels)
+
+
+def _channels(count: int) -> tuple[str, ...]:
+    return ("image",) if count == 1 else tuple(f"channel_{number}" for number in range(count))
+
+
+def _free_name(name: str, home: Home | None, *, given: bool) -> str:
+    """`name`, or where it is taken and nobody asked for it, the first of `name_2`, `name_3`, ... that is free."""
+    taken = set(shipped_recipes()) | ({path.stem for path in home.recipes.glob("*.toml")} if home else set())
+    if given or name not in taken:
+        return name
+    return next(f"{name}_{number}" for number in range(2, 10**6) if f"{name}_{number}" not in taken)
