@@ -13,11 +13,12 @@ from pathlib import Path
 from types import FrameType
 
 import radloop.apps
+from radloop.apps.place import open_folder
 from radloop.apps.server_process import Address, ServerProcess
 from radloop.apps.terminal import NOTICE, WrongUse, plural, say
 from radloop.recipes.errors import BadInput, NotFound
 from radloop.studies.folder import StudiesFolder
-from radloop.studies.home import Home, is_url
+from radloop.studies.home import Home
 
 SHIPPED_APP = Path(radloop.apps.__file__).parent / "radiology"
 ASGI = "radloop.apps.asgi:app"
@@ -32,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     if options.write_back:
         msg = "--write-back: writing to a PACS comes later; accepted labels stay in the ledger"
         raise WrongUse(msg)
-    folder = studies_folder(options.studies)
+    folder = open_folder(options.studies)
     home = Home.find(folder.path, options.home)
     with terminable():
         try:
@@ -42,19 +43,6 @@ def run(options: argparse.Namespace) -> int:
         except Terminated:
             return 0
     return 0
-
-
-def studies_folder(studies: str) -> StudiesFolder:
-    """The folder to serve.
-
-    Raises:
-        WrongUse: studies are on a DICOMweb server.
-        NotFound: there is no such folder.
-    """
-    if is_url(studies):
-        msg = f"--studies {studies}: DICOMweb comes later; give a folder of studies"
-        raise WrongUse(msg)
-    return StudiesFolder(studies)
 
 
 def check_host(host: str) -> str:

@@ -1,0 +1,70 @@
+"""What most commands begin with: the studies folder, its home, and the labels that lie in the folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from radloop.apps.terminal import WrongUse, complain
+from radloop.recipes.errors import BadInput, NotFound
+from radloop.studies.folder import StudiesFolder
+from radloop.studies.home import Home, is_url
+
+if TYPE_CHECKING:
+    from radloop.recipes.recipe import Recipe
+    from radloop.studies.ledger import Ledger
+
+
+def open_folder(studies: str, channels: int = 1) -> StudiesFolder:
+    """The studies folder.
+
+    Raises:
+        WrongUse: studies are on a DICOMweb server.
+        NotFound: there is no such folder.
+    """
+    if is_url(studies):
+        msg = f"--studies {studies}: DICOMweb comes later; give a folder of studies"
+        raise WrongUse(msg)
+    return StudiesFolder(studies, channels)
+
+
+def recipes_known(home: Home) -> list[Recipe]:
+    """Every recipe of the home and every shipped one, the home's own going before a shipped one of its name."""
+    from radloop.recipes.load import load_recipe, shipped_recipes
+
+    own = {path.stem for path in home.recipes.glob("*.toml")}
+    return [load_recipe(name, home.path) for name in sorted(own | set(shipped_recipes()))]
+
+
+def take_over_labels(folder: StudiesFolder, ledger: Ledger, recipes: Iterable[Recipe]) -> None:
+    """Brings masks that lie in `labels/final` into the ledger; what cannot be taken is said, and left where it is."""
+    from radloop.studies.accept import sync_view
+
+    for file, reason in sync_view(folder, ledger, list(recipes)):
+        complain(f"warning: label {Path(file).name} is not used: {reason}")
+
+
+def with_own(recipe: Recipe, others: Iterable[Recipe]) -> list[Recipe]:
+    """A recipe first, then the others that have another name."""
+    return [recipe, *(other for other in others if other.name != recipe.name)]
+
+
+def read_ids(path: Path, folder: StudiesFolder) -> list[str]:
+    """The image ids in a file, one a line; empty lines and lines that start with `#` are skipped.
+
+    Raises:
+        NotFound: there is no such file, or an id is not among the studies.
+        BadInput: the file names nothing.
+    """
+    if not path.is_file():
+        msg = f"--images {path}: there is no such file"
+        raise NotFound(msg)
+    lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
+    ids = [line for line in lines if line and not line.startswith("#")]
+    if not ids:
+        msg = f"--images {path}: there are no ids in it; write one a line"
+        raise BadInput(msg)
+    for study in ids:
+        folder.study(study)
+    return list(dict.fromkeys(ids))

@@ -1,0 +1,89 @@
+"""A training as the commands show it: in the ledger, a bar while it runs, then what the gate decided."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from radloop.apps.terminal import NOTICE, bar, complain, plural, say
+from radloop.recipes.errors import Conflict
+
+if TYPE_CHECKING:
+    from radloop.engine.fit import Progress
+    from radloop.engine.train import TrainOutcome
+    from radloop.recipes.recipe import Recipe
+    from radloop.studies.folder import StudiesFolder
+    from radloop.studies.home import Home
+
+
+def train_with_bar(
+    folder: StudiesFolder,
+    home: Home,
+    recipe: Recipe,
+    *,
+    epochs: int | None = None,
+    minutes: float | None = None,
+    only: Collection[str] | None = None,
+    fold: tuple[int, int] | None = None,
+    seed: int = 0,
+) -> TrainOutcome:
+    """`radloop.engine.train.train_version` with a progress bar; see there for arguments and errors.
+
+    Raises:
+        Conflict: the recipe is being trained by another process.
+    """
+    from radloop.engine.train import train_version
+
+    with _in_ledger(home, recipe.name), bar(100, f"train {recipe.name}", "%") as shown:
+
+        def follow(progress: Progress) -> None:
+            shown.set_postfix_str(f"epoch {progress.epoch}, loss {progress.loss:.3f}", refresh=False)
+            shown.update(int(progress.share * 100) - shown.n)
+
+        return train_version(
+            folder, home, recipe, epochs=epochs, minutes=minutes, only=only, fold=fold, seed=seed, progress=follow
+        )
+
+
+def say_outcome(outcome: TrainOutcome) -> None:
+    """Writes what came of a training: the version, its held-out figure, the gate's decision."""
+    version, report = outcome.version, outcome.report
+    for study, reason in report.skipped:
+        complain(f"warning: {study} was left out: {reason}")
+    rows = plural(len(report.used), "label")
+    say(f"{version.recipe} version {version.number}: {report.epochs} epochs on {rows} in {report.seconds:.0f} s")
+    scores = list(version.manifest["held_out"].values())
+    if scores:
+        say(f"held out  Dice {fmean(scores):.3f}, {plural(len(scores), 'patient')} ({NOTICE})")
+    else:
+        say("held out  no labelled patient, so there is no figure")
+    if outcome.decision is None:
+        say("gate      not asked: a version of a fold never serves")
+    else:
+        say(f"gate      {'serves' if outcome.decision.serves else 'does not serve'}: {outcome.decision.reason}")
+
+
+@contextmanager
+def _in_ledger(home: Home, recipe: str) -> Iterator[None]:
+    """Writes the training down, so that no second one of the recipe begins and a crash is known later."""
+    from radloop.studies.ledger import Ledger
+
+    ledger = Ledger(home)
+    ledger.mark_orphans()
+    last = ledger.last_training(recipe)
+    if last is not None and last.state == "running":
+        msg = f"{recipe} is being trained since {last.started} (process {last.pid} on {last.host}); wait, or stop it"
+        raise Conflict(msg)
+    training = ledger.start_training(recipe, os.getpid())
+    try:
+        yield
+    except KeyboardInterrupt:
+        ledger.finish_training(training, "cancelled", "stopped by its user")
+        raise
+    except BaseException as error:
+        ledger.finish_training(training, "failed", str(error).partition("\n")[0])
+        raise
+    ledger.finish_training(training, "done")
