@@ -1,0 +1,125 @@
+"""A plain folder of images, with masks beside them or in `labels/`."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from pathlib import Path
+
+from radloop.studies.folder import MASK_ENDINGS, read_answers, split_ending
+from radloop.studies.import_names import read_names
+from radloop.studies.incoming import CopiedFile, Incoming, Source
+
+MASK_FOLDERS = ("labels/final", "labels", "masks")
+_BESIDE = re.compile(r"^(?P<id>.+?)[-_.](?:seg|segmentation|label|labels|mask)(?:-manual)?$", re.IGNORECASE)
+_CHANNEL = re.compile(r"^(?P<id>.+)_(?P<channel>\d{4})$")
+
+
+def image_folder(src: Path) -> Path | None:
+    """Where the images of a plain folder lie: in it or in its `images/`; None where there are none."""
+    for folder in (src, src / "images"):
+        if folder.is_dir() and any(_is_image(p) for p in folder.iterdir()):
+            return folder
+    return None
+
+
+def read_folder_source(src: Path, folder: Path) -> Source:
+    """The studies of a plain folder.
+
+    A mask is `labels/final/<id>`, `labels/<id>` or `masks/<id>` with any mask ending, or beside the image
+    `<id>_seg`, `<id>-label`, `<id>_mask` or `<id>.seg.nrrd`. Names come from the mask or from `labels/names.json`.
+
+    Raises:
+        BadInput: `answers.csv` cannot be read.
+        BadLabel: `labels/names.json` cannot be read.
+    """
+    files = {p.name: p for p in sorted(folder.iterdir()) if _is_image(p) or _is_segmentation(p)}
+    excluded: list[tuple[str, str]] = []
+    masks = _in_mask_folders(src)
+    images, beside = _split(files, set(masks), excluded)
+    masks = beside | masks
+    names = read_names(src / "labels" / "names.json") or None
+    answers = read_answers(src / "answers.csv", {i: () for i in images})
+    studies = [
+        Incoming(
+            study,
+            channels[0].name if len(channels) == 1 else f"{study}_0000..{len(channels) - 1:04d}",
+            tuple(CopiedFile(path) for path in channels),
+            masks.pop(study, None),
+            names,
+            answers.get(study, {}),
+        )
+        for study, channels in sorted(images.items())
+    ]
+    excluded += [(_relative(p, src), "a mask without an image of its name") for p in masks.values()]
+    return Source(studies, excluded)
+
+
+def _split(
+    files: dict[str, Path], masked: set[str], excluded: list[tuple[str, str]]
+) -> tuple[dict[str, tuple[Path, ...]], dict[str, Path]]:
+    """Images grouped by id, and the masks that lie beside them."""
+    by_id: dict[str, Path] = {}
+    masks: dict[str, Path] = {}
+    for path in files.values():
+        if _is_segmentation(path):
+            masks[split_ending(path.name, (".seg.nrrd",))[0]] = path
+            continue
+        study = split_ending(path.name)[0]
+        if study in by_id:
+            excluded.append((path.name, f"{by_id[study].name} has the same id; keep one of the two"))
+        else:
+            by_id[study] = path
+    for study in list(by_id):
+        match = _BESIDE.match(study)
+        if match and (match["id"] in by_id or f"{match['id']}_0000" in by_id):
+            masks[match["id"]] = by_id.pop(study)
+    return _grouped(by_id, masked, excluded), masks
+
+
+def _grouped(by_id: dict[str, Path], masked: set[str], excluded: list[tuple[str, str]]) -> dict[str, tuple[Path, ...]]:
+    """Channels `_0000`, `_0001` brought together; files with masks of their own names are studies of their own."""
+    images: dict[str, tuple[Path, ...]] = {}
+    numbered: dict[str, dict[int, Path]] = defaultdict(dict)
+    own = {match["id"] for match in map(_CHANNEL.match, masked) if match}
+    for name, path in by_id.items():
+        match = _CHANNEL.match(name)
+        if match and match["id"] not in own and f"{match['id']}_0000" in by_id:
+            numbered[match["id"]][int(match["channel"])] = path
+        else:
+            images[name] = (path,)
+    for study, channels in numbered.items():
+        missing = sorted(set(range(max(channels) + 1)) - set(channels))
+        if missing:
+            excluded.append((f"{study}_*", f"channel {missing[0]:04d} is missing"))
+        elif study in images:
+            excluded.append((f"{study}_*", f"{images[study][0].name} has the same id; keep one of the two"))
+        else:
+            images[study] = tuple(channels[c] for c in sorted(channels))
+    return images
+
+
+def _in_mask_folders(src: Path) -> dict[str, Path]:
+    masks: dict[str, Path] = {}
+    for name in MASK_FOLDERS:
+        folder = src / name
+        if not folder.is_dir():
+            continue
+        for path in sorted(folder.iterdir()):
+            study, ending = split_ending(path.name, (".seg.nrrd", *MASK_ENDINGS))
+            if path.is_file() and ending and not path.name.startswith("."):
+                masks.setdefault(study, path)
+    return masks
+
+
+def _is_image(path: Path) -> bool:
+    hidden = path.name.startswith(".")
+    return not hidden and not _is_segmentation(path) and bool(split_ending(path.name)[1]) and path.is_file()
+
+
+def _is_segmentation(path: Path) -> bool:
+    return path.name.lower().endswith(".seg.nrrd") and not path.name.startswith(".") and path.is_file()
+
+
+def _relative(path: Path, src: Path) -> str:
+    return path.relative_to(src).as_posix()

@@ -1,0 +1,135 @@
+"""What an import reads: studies as a source tells them, before they are checked and put into a studies folder."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import nibabel as nib
+import numpy as np
+
+from radloop.recipes.errors import BadImage
+from radloop.studies.folder import split_ending
+
+Progress = Callable[[int, int, str], None]
+"""Called with (done, total, what)."""
+
+
+class Picture(Protocol):
+    """One channel's image on its way in."""
+
+    @property
+    def ending(self) -> str:
+        """The ending of the file that `write` makes, such as `.nii.gz`."""
+
+    def write(self, path: Path) -> None:
+        """Writes the image; the same source always gives the same bytes."""
+
+
+@dataclass(frozen=True)
+class CopiedFile:
+    """An image that is taken as it is."""
+
+    path: Path
+
+    @property
+    def ending(self) -> str:
+        """The file's own ending, in lower case."""
+        return split_ending(self.path.name)[1].lower()
+
+    def write(self, path: Path) -> None:
+        """Copies the bytes."""
+        if not self.path.is_file():
+            msg = f"{self.path.name} is listed but not there; put it back or take it off the list"
+            raise BadImage(msg)
+        shutil.copyfile(self.path, path)
+
+
+@dataclass(frozen=True)
+class ChannelOf4D:
+    """One channel of a 4D NIfTI file, as the Medical Segmentation Decathlon keeps several sequences."""
+
+    path: Path
+    channel: int
+    ending: str = ".nii.gz"
+
+    def write(self, path: Path) -> None:
+        """Cuts the channel out, voxels and scaling untouched."""
+        try:
+            whole = nib.load(self.path)
+            voxels = np.asanyarray(whole.dataobj.get_unscaled()[..., self.channel])
+            slope, intercept = whole.header.get_slope_inter()
+        except (OSError, EOFError, ValueError, AttributeError, nib.filebasedimages.ImageFileError) as error:
+            msg = f"{self.path.name} cannot be read as a 4D NIfTI file ({error}); it may be cut short, copy it again"
+            raise BadImage(msg) from error
+        header = whole.header.copy()
+        header.set_data_shape(voxels.shape)
+        header.set_slope_inter(slope, intercept)
+        image = nib.Nifti1Image(voxels, whole.affine, header)
+        image.header.set_slope_inter(1 if slope is None else slope, 0 if intercept is None else intercept)
+        nib.save(image, path)
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """A study as its source tells it.
+
+    Attributes:
+        id: the study's id here.
+        source: what the user knows it by, for the list of exclusions.
+        channels: one image a channel, in order.
+        mask: file of the label, or None.
+        names: name -> voxel value in `mask`; None where the source does not say.
+        answers: columns for `answers.csv`.
+    """
+
+    id: str
+    source: str
+    channels: tuple[Picture, ...]
+    mask: Path | None = None
+    names: dict[str, int] | None = None
+    answers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """All that was found: studies, what is left out with the reason, channel names where told."""
+
+    studies: Sequence[Incoming]
+    excluded: Sequence[tuple[str, str]] = ()
+    channel_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import did.
+
+    Attributes:
+        imported: ids now in the studies folder (also those that an earlier import had put there).
+        excluded: (file or series, reason), one for everything that was left out.
+        labels: ids whose mask is in `labels/final`.
+        names: label name -> id, as in `labels/names.json`.
+        channel_names: what the source calls its channels, if it does.
+    """
+
+    imported: list[str]
+    excluded: list[tuple[str, str]]
+    labels: list[str]
+    names: dict[str, int]
+    channel_names: tuple[str, ...] = ()
+
+    def write_csv(self, path: Path) -> None:
+        """Writes one line a study or exclusion: `what`, `outcome` and `reason`."""
+        labelled = set(self.labels)
+        rows: Iterable[tuple[str, str, str]] = [
+            *((i, "imported with mask" if i in labelled else "imported", "") for i in self.imported),
+            *((what, "left out", reason) for what, reason in self.excluded),
+        ]
+        with Path(path).open("w", encoding="utf-8", newline="") as handle:
+            table = csv.writer(handle, lineterminator="\n")
+            table.writerow(("what", "outcome", "reason"))
+            table.writerows(rows)
