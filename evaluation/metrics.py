@@ -20,6 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
 from radloop.recipes.errors import BadInput
 
 Scores = dict[int, "float | None"]

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from radloop.evaluation.gate_rule import Decision, judge
 from scipy import stats
+
+from radloop.evaluation.gate_rule import Decision, judge
 
 MARGIN = 0.02
 

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
+
 from radloop.evaluation.intervals import bootstrap_mean, paired_differences, paired_lower_bound
 from radloop.recipes.errors import BadInput
-from scipy import stats
 
 
 def test_the_bound_is_students() -> None:

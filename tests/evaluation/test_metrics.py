@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
+
 from radloop.evaluation.metrics import dice, hd95, lesions, one_sided, surface_dice, volume_ml
 from radloop.recipes.errors import BadInput
-from scipy import ndimage
 
 SPACING = (0.8, 1.3, 2.5)
 

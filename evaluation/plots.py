@@ -1,0 +1,82 @@
+"""Pictures for a report, as PNG bytes; drawn without a display."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from radloop.evaluation.intervals import Interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DOT = "#2b6cb0"
+OTHER = "#a0aec0"
+MEAN = "#c05621"
+
+
+def patient_dots(
+    values: Mapping[str, Mapping[str, float]], intervals: Mapping[str, Interval], *, unit: str = "", ratio: bool = True
+) -> bytes:
+    """One column a name with a dot a patient, the mean and its interval beside them.
+
+    Args:
+        values: name (a label) -> patient -> value.
+        intervals: name -> mean over patients.
+        unit: of the axis.
+        ratio: the values lie between 0 and 1, and the axis shows all of that.
+    """
+    figure = _figure(width=2.4 + 1.3 * len(values))
+    axes = figure.subplots()
+    for column, (name, found) in enumerate(values.items()):
+        heights = list(found.values())
+        axes.scatter(_spread(column - 0.08, len(heights)), heights, s=16, color=DOT, alpha=0.7, linewidths=0)
+        mean = intervals[name]
+        axes.plot(column + 0.28, mean.value, "D", color=MEAN, markersize=5)
+        if mean.low is not None and mean.high is not None:
+            axes.plot([column + 0.28] * 2, [mean.low, mean.high], color=MEAN, linewidth=1.6)
+    axes.set_xticks(range(len(values)), [_plain(name) for name in values])
+    axes.set_xlim(-0.6, len(values) - 0.4)
+    axes.set_ylabel(unit)
+    if ratio:
+        axes.set_ylim(-0.03, 1.03)
+    return _png(figure)
+
+
+def paired_lines(first: Mapping[str, float], second: Mapping[str, float], names: Sequence[str]) -> bytes:
+    """A line a patient from the `second` score (left) to the `first` (right)."""
+    figure = _figure(width=4.2)
+    axes = figure.subplots()
+    for patient in sorted(first.keys() & second.keys()):
+        pair = (second[patient], first[patient])
+        axes.plot((0, 1), pair, "-o", color=DOT if pair[1] >= pair[0] else MEAN, alpha=0.6, markersize=4, linewidth=1)
+    axes.set_xticks((0, 1), [_plain(name) for name in names])
+    axes.set_xlim(-0.3, 1.3)
+    axes.set_ylim(-0.03, 1.03)
+    return _png(figure)
+
+
+def _figure(width: float) -> Figure:
+    from matplotlib.figure import Figure  # this class draws without a display and leaves pyplot's state alone
+
+    return Figure(figsize=(min(width, 14.0), 3.4), dpi=110, layout="constrained")
+
+
+def _png(figure: Figure) -> bytes:
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color=OTHER, alpha=0.35)
+    out = io.BytesIO()
+    figure.savefig(out, format="png", metadata={"Software": None})
+    return out.getvalue()
+
+
+def _plain(name: str) -> str:
+    """A name that matplotlib does not read as a formula."""
+    return name.replace("$", r"\$")
+
+
+def _spread(centre: float, count: int) -> list[float]:
+    """Places around a centre that keep dots apart, the same at every drawing."""
+    return [centre + 0.22 * ((i * 0.618) % 1.0 - 0.5) for i in range(count)]
