@@ -1,0 +1,237 @@
+"""Masks that lie in `labels/final` and are not in the ledger become labels of author `import`.
+
+What the values of such a file mean:
+
+1. its own names (`.seg.nrrd`);
+2. where the study has a label already: what they meant in the file that the view showed, since somebody edited that;
+3. `labels/names.json`, for every recipe whose labels it all names;
+4. else the ids of the first recipe that has them all.
+
+A file is kept in the ledger as it came, so that a recipe served later finds its labels in it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from radloop.recipes.errors import BadLabel, NoSpace, NotFound, RadloopError
+from radloop.recipes.recipe import Recipe
+from radloop.studies.files import writing
+from radloop.studies.fitting import Fitted, fit_mask, ids_in
+from radloop.studies.folder import StudiesFolder, Study, split_ending
+from radloop.studies.images import mask_extension, read_named_mask, write_mask
+from radloop.studies.import_names import read_names
+from radloop.studies.ledger import Ledger, checksum
+from radloop.studies.rows import AuthorKind, LabelRow, Origin, Original, State
+from radloop.studies.view import VIEW_ENDINGS, View
+
+log = logging.getLogger(__name__)
+
+
+class Problem(NamedTuple):
+    """A file that could not become a label, and why."""
+
+    file: Path
+    reason: str
+
+
+def sync_view(folder: StudiesFolder, ledger: Ledger, recipes: Sequence[Recipe]) -> list[Problem]:
+    """Take in what the ledger does not know, then make the view show each study's newest label.
+
+    Args:
+        recipes: those served, the main one first.
+
+    Returns:
+        Files that could not be taken in, each left untouched, with the reason.
+
+    Raises:
+        NoSpace: the disk is full or read-only.
+    """
+    intake = Intake(folder, ledger, recipes)
+    with _one_at_a_time(ledger):
+        problems = intake.take_all()
+        shown = newest(ledger, recipes)
+        for row in shown.values():
+            problems += _attempt(ledger.file(row), lambda r=row: intake.view.show(r))
+        intake.view.clear(shown)
+    return problems
+
+
+def rescue(folder: StudiesFolder, ledger: Ledger, recipes: Sequence[Recipe], study: Study) -> None:
+    """Take in a study's files that another program changed, before the view shows something newer."""
+    intake = Intake(folder, ledger, recipes)
+    files = [file for file in intake.view.of_study(study.id) if not ledger.knows(checksum(file), study.id)]
+    if not files:
+        return
+    with _one_at_a_time(ledger):
+        for file in files:
+            for problem in _attempt(file, lambda f=file: intake.take(study.id, f)):
+                log.warning("%s cannot be taken in and stays: %s", file.name, problem.reason)
+
+
+def keep(
+    ledger: Ledger,
+    study: Study,
+    recipe: Recipe,
+    fitted: Fitted,
+    author: str,
+    *,
+    state: State = "final",
+    shown_version: str = "",
+    origin: Origin = "reader",
+    author_kind: AuthorKind = "self-declared",
+    note: str = "",
+) -> LabelRow:
+    """Put a mask that fits into the ledger.
+
+    Raises:
+        NoSpace: the disk is full or read-only; nothing was changed.
+    """
+    ext = mask_extension(study.channels[0])
+    with (
+        writing(f"the label of {study.id}"),
+        tempfile.TemporaryDirectory(dir=ledger.home.cache, ignore_cleanup_errors=True) as scratch,
+    ):
+        file = Path(scratch) / f"{study.id}{ext}"
+        write_mask(file, fitted.mask, fitted.affine)
+        return ledger.add(
+            study.id,
+            study.patient,
+            recipe.name,
+            author,
+            file,
+            ext,
+            fitted.names,
+            state=state,
+            shown_version=shown_version,
+            origin=origin,
+            author_kind=author_kind,
+            note="; ".join(text for text in (note, fitted.note) if text),
+        )
+
+
+def newest(ledger: Ledger, recipes: Sequence[Recipe]) -> dict[str, LabelRow]:
+    """The newest current label of each study, of whichever of the recipes."""
+    rows = [row for recipe in recipes for row in ledger.current(recipe.name).values()]
+    return {row.study: row for row in sorted(rows, key=lambda row: row.id)}
+
+
+class Intake:
+    """Makes labels of files for the recipes that are served."""
+
+    def __init__(self, folder: StudiesFolder, ledger: Ledger, recipes: Sequence[Recipe]) -> None:
+        self.view = View(folder, ledger)
+        self._ledger = ledger
+        self._recipes = recipes
+        self._names_file = folder.path / "labels" / "names.json"
+        self._studies = folder.studies()
+
+    def take_all(self) -> list[Problem]:
+        """Take in every unknown file, and use kept ones for recipes that were not served when they came."""
+        problems = []
+        for study_id, file in self.view.files():
+            problems += _attempt(file, lambda s=study_id, f=file: self.take(s, f))
+        for study_id, original in self._ledger.originals().items():
+            if study_id in self._studies and original.names is not None:
+                problems += _attempt(self._ledger.file(original), lambda s=study_id, o=original: self._reuse(s, o))
+        return problems
+
+    def take(self, study_id: str, file: Path) -> None:
+        """Make labels of a file unless the ledger knows it.
+
+        Raises:
+            NotFound: it is of no study.
+            BadLabel: it fits no recipe, or not the study.
+        """
+        if self._ledger.knows(checksum(file), study_id):
+            return
+        if study_id not in self._studies:
+            msg = f"no study has the id {study_id!r}; name the file after its study"
+            raise NotFound(msg)
+        study = self._studies[study_id]
+        shown = self._shown(study_id)
+        values, recipes = self._meaning(file, shown)
+        fits = [(r, fit_mask(study, r, file, others=self._recipes, values=values)) for r in recipes]
+        # The labels first: a crash in between imports once more, never once less.
+        for recipe, fitted in fits:
+            self._import(study, recipe, fitted, file.name, shown)
+        self._ledger.add_original(study_id, file, split_ending(file.name, VIEW_ENDINGS)[1].lower(), values)
+
+    def _meaning(self, file: Path, shown: LabelRow | None) -> tuple[Mapping[str, int] | None, list[Recipe]]:
+        """What a file's values mean (None: ids of the recipe), and the recipes it speaks for."""
+        mask, in_file = read_named_mask(file)
+        present = ids_in(mask.array[0])
+        if in_file is not None:
+            values, fitting = in_file, [r for r in self._recipes if set(r.labels) & set(in_file)]
+        elif shown is not None:
+            original = self._ledger.originals(shown.study).get(shown.study) if shown.origin == "import" else None
+            values = original.names if original else None
+            fitting = [r for r in self._recipes if (_covers(values, r) if values else r.name == shown.recipe)]
+        else:
+            values = read_names(self._names_file) or None
+            fitting = [r for r in self._recipes if _covers(values, r)]
+            if not fitting:
+                values = None
+                fitting = [r for r in self._recipes if present <= set(r.labels.values())][:1]
+        if not fitting:
+            served = "; ".join(f"{r.name} has {', '.join(r.labels)}" for r in self._recipes) or "none"
+            msg = f"its ids {sorted(present)[:8]} fit no recipe served ({served}); name them in labels/names.json"
+            raise BadLabel(msg)
+        return values, fitting
+
+    def _shown(self, study_id: str) -> LabelRow | None:
+        """The newest current label of a study, of any recipe ever asked."""
+        recipes = {row.recipe for row in self._ledger.history(study_id)}
+        rows = [row for name in recipes if (row := self._ledger.latest(study_id, name))]
+        return max(rows, key=lambda row: row.id, default=None)
+
+    def _reuse(self, study_id: str, original: Original) -> None:
+        answered = {row.recipe for row in self._ledger.history(study_id)}
+        study = self._studies[study_id]
+        for recipe in self._recipes:
+            if recipe.name not in answered and _covers(original.names, recipe):
+                file = self._ledger.file(original)
+                fitted = fit_mask(study, recipe, file, others=self._recipes, values=original.names)
+                self._import(study, recipe, fitted, f"original {original.id}", None)
+
+    def _import(self, study: Study, recipe: Recipe, fitted: Fitted, source: str, shown: LabelRow | None) -> None:
+        row = keep(
+            self._ledger,
+            study,
+            recipe,
+            fitted,
+            "import",
+            shown_version=shown.shown_version if shown else "",
+            origin="import",
+            author_kind="import",
+            note=f"from {source}",
+        )
+        log.info("label %d of study %s, recipe %s, is imported from %s", row.id, study.id, recipe.name, source)
+
+
+def _covers(names: Mapping[str, int] | None, recipe: Recipe) -> bool:
+    return names is not None and set(recipe.labels) <= set(names)
+
+
+def _attempt(file: Path, step: Callable[[], None]) -> list[Problem]:
+    try:
+        step()
+    except NoSpace:
+        raise
+    except RadloopError as error:
+        return [Problem(file, str(error))]
+    return []
+
+
+@contextmanager
+def _one_at_a_time(ledger: Ledger) -> Iterator[None]:
+    """Two processes that start together must not import one file twice."""
+    with (ledger.home.cache / "view.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
