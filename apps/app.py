@@ -1,0 +1,283 @@
+"""radloop as a MONAI Label app: its datastore, tasks and hooks over the studies, the ledger and the registry."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.scoring import ScoringMethod
+from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.interfaces.tasks.train import TrainTask
+from monailabel.utils.async_tasks import utils as background
+from monailabel.utils.sessions import Sessions
+
+from radloop.apps.champions import Champions
+from radloop.apps.sessions import SafeSessions
+from radloop.infers.segmentation import NOTICE, SegmentationInfer
+from radloop.recipes.errors import BadInput, NotFound, RadloopError, closest
+from radloop.recipes.load import load_recipe
+from radloop.recipes.recipe import Recipe
+from radloop.strategies.batch import SerialBatch
+from radloop.strategies.random_draw import RandomDraw
+from radloop.strategies.scoring import DiceScoring
+from radloop.studies.accept import sync_view
+from radloop.studies.cases import labelled_cases
+from radloop.studies.datastore_folder import FINAL, FolderDatastore
+from radloop.studies.folder import StudiesFolder
+from radloop.studies.home import Home
+from radloop.studies.ledger import Ledger
+from radloop.trainers.segmentation import SegmentationTrain
+
+logger = logging.getLogger(__name__)
+DEFAULT_RECIPE = "sample_lesions"
+BUSY = ("SUBMITTED", "RUNNING")
+
+
+def read_recipes(home: Home, conf: Mapping[str, str]) -> tuple[Recipe, ...]:
+    """The recipes to serve: those named in `conf` or RADLOOP_RECIPES, else the home's own, else the sample's.
+
+    Raises:
+        NotFound, BadRecipe: one is not there or has mistakes.
+    """
+    named = conf.get("recipes") or os.environ.get("RADLOOP_RECIPES") or ""
+    names = [n.strip() for n in named.split(",") if n.strip()]
+    own = home.path / "recipes"
+    if not names and own.is_dir():
+        names = [str(path) for path in sorted(own.glob("*.toml"))]
+    return tuple(load_recipe(name, home.path) for name in names or [DEFAULT_RECIPE])
+
+
+class RadloopApp(MONAILabelApp):
+    """The app; made once in the server and again in each of its training, scoring and batch processes.
+
+    Args:
+        app_dir: MONAI Label's app folder; it writes logs there.
+        studies: the studies folder.
+        conf: `home` and `recipes` (comma list), else RADLOOP_HOME and RADLOOP_RECIPES.
+    """
+
+    def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        self.home = Home.find(studies, conf.get("home"))
+        self.recipes = read_recipes(self.home, conf)
+        self.folder = StudiesFolder(studies, max(len(r.channels) for r in self.recipes))
+        self.ledger = Ledger(self.home)
+        self.champions = Champions(self.home)
+        super().__init__(
+            app_dir,
+            studies,
+            conf,
+            name="radloop",
+            description=f"radloop: learns your question from your corrections; {NOTICE}",
+            version="0.1.0",
+            labels=list(dict.fromkeys(name for recipe in self.recipes for name in recipe.labels)),
+        )
+        self._auto_update_scoring = False  # MONAI Label would start a scoring process a click
+
+    # -- what MONAI Label asks for
+
+    def init_datastore(self) -> FolderDatastore:
+        """The studies folder with its ledger."""
+        return FolderDatastore(self.folder, self.home, self.ledger, self.recipes, self._champion_found)
+
+    def init_infers(self) -> dict[str, InferTask]:
+        """One infer task a recipe."""
+        champions = self.champions
+        return {
+            r.name: SegmentationInfer(r, self.folder, self.ledger, champions.of, champions.predictor)
+            for r in self.recipes
+        }
+
+    def init_trainers(self) -> dict[str, TrainTask]:
+        """One train task a recipe, the main one first: viewers show its progress."""
+        return {
+            r.name: SegmentationTrain(r, self.folder, self.home, self.ledger, self.champions.or_none)
+            for r in self.recipes
+        }
+
+    def init_strategies(self) -> dict[str, Strategy]:
+        """What picks the next study."""
+        return {"random": RandomDraw()}
+
+    def init_scoring_methods(self) -> dict[str, ScoringMethod]:
+        """What scores labelled studies."""
+        return {"dice": DiceScoring(self.champions.or_none, self.champions.predictor)}
+
+    def init_batch_infer(self) -> Callable[..., Any]:
+        """Proposals for many studies."""
+        return SerialBatch()
+
+    def _load_sessions(self, load: bool = False) -> Sessions | None:
+        return SafeSessions(str(self.home.path / "sessions")) if load else None
+
+    def task_names(self, table: str) -> tuple[str, ...]:
+        """The names in one of the tables `infers`, `trainers`, `strategies`, `scoring`."""
+        tables = {
+            "infers": self._infers,
+            "trainers": self._trainers,
+            "strategies": self._strategies,
+            "scoring": self._scoring_methods,
+        }
+        return tuple(tables[table])
+
+    # -- requests
+
+    def info(self) -> dict[str, Any]:
+        """What viewers are told; a part that fails is left out rather than keeping every viewer away."""
+        models = {k: _guarded(v.info, k) for k, v in self._infers.items()}
+        return finite(
+            {
+                "name": self.name,
+                "description": self.description,
+                "version": self.version,
+                "labels": list(self.labels),
+                "models": {k: v for k, v in models.items() if v},
+                "trainers": {k: _guarded(v.info, k) for k, v in self._trainers.items()},
+                "strategies": {k: _guarded(v.info, k) for k, v in self._strategies.items()},
+                "scoring": {k: _guarded(v.info, k) for k, v in self._scoring_methods.items()},
+                "train_stats": {k: _guarded(v.stats, k) for k, v in self._trainers.items()},
+                "datastore": _guarded(self._datastore.status, "datastore"),
+            }
+        )
+
+    def infer(self, request: dict[str, Any], datastore: FolderDatastore | None = None) -> dict[str, Any]:
+        """Answers for a study of the folder, a session or an uploaded file.
+
+        Raises:
+            NotFound: no such recipe or study.
+            BadInput: the request asks to keep the answer as a label.
+        """
+        task = self._task(self._infers, "model", request.get("model"))
+        store = datastore or self.datastore()
+        image = str(request.get("image") or "")
+        inner = {**request, "study": None}
+        if os.path.isabs(image):
+            inner["image"] = self._uploaded(image)
+        else:
+            inner["study"] = self.folder.study(image).id
+        tag = request.get("label_tag") or "original"
+        if request.get("save_label") and tag == FINAL:
+            msg = "label_tag 'final' is a reader's; an answer is kept as 'original', a proposal"
+            raise BadInput(msg)
+        file, params = task(inner)
+        label = file
+        if request.get("save_label") and inner["study"] and params.get("version"):
+            label = store.save_label(image, file, tag, {"model": request["model"], "params": params})
+        return {"label": label, "tag": tag, "file": file, "params": params}
+
+    def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The next study to read; without a path, viewers download it by its id."""
+        strategy = self._task(self._strategies, "strategy", request.get("strategy") or "random")
+        return dict(strategy(request, self.datastore()))
+
+    def train(self, request: dict[str, Any]) -> Any:
+        """Trains, in a process that MONAI Label started for it.
+
+        Raises:
+            BadInput: it would run inside the server.
+        """
+        if self._server_mode:
+            msg = "a training runs in a process of its own; leave run_sync out"
+            raise BadInput(msg)
+        return self._task(self._trainers, "model", request.get("model"))(copy.deepcopy(request), self.datastore())
+
+    def scoring(self, request: dict[str, Any], datastore: FolderDatastore | None = None) -> Any:
+        """Scores labelled studies by a method."""
+        task = self._task(self._scoring_methods, "method", request.get("method"))
+        return task(copy.deepcopy(request), datastore or self.datastore())
+
+    def _task(self, table: Mapping[str, Any], kind: str, name: str | None) -> Any:
+        if name not in table:
+            msg = f"there is no {kind} {name!r}; there is: {', '.join(table) or 'none'}{closest(str(name), table)}"
+            raise NotFound(msg)
+        return table[name]
+
+    def _uploaded(self, image: str) -> str:
+        """A path that the server itself made for an upload or a session.
+
+        Raises:
+            NotFound: any other path.
+        """
+        path = Path(image).resolve()
+        allowed = (self.home.path / "sessions", Path(tempfile.gettempdir()))
+        inside = any(path.is_relative_to(folder.resolve()) for folder in allowed)
+        if not inside or path.is_relative_to(self.folder.path.resolve() / "labels") or not path.exists():
+            msg = "the image is neither in the studies nor uploaded; name a study or send the file"
+            raise NotFound(msg)
+        return str(path)
+
+    def _champion_found(self, recipe: Recipe, study: str) -> bool:
+        return bool(self._infers[recipe.name].finds_something(study))
+
+    # -- hooks
+
+    def on_init_complete(self) -> None:
+        """The server has loaded: tidies what the last one left and shows the ledger's labels in the folder."""
+        super().on_init_complete()
+        if "radloop.apps.asgi" not in sys.modules:
+            logger.warning("this server has no guard: anybody who reaches it can read and write; use `radloop serve`")
+        for training in self.ledger.mark_orphans():
+            logger.warning("training %d of %s ended with the last server", training.id, training.recipe)
+        for name, reason in sync_view(self.folder, self.ledger, self.recipes):
+            logger.warning("%s is not shown or not imported: %s", name, reason)
+        for recipe in self.recipes:
+            self.champions.or_none(recipe.name)
+        logger.info("serving %s; %s", ", ".join(r.name for r in self.recipes), NOTICE)
+
+    def on_save_label(self, image_id: str, label_id: str) -> dict[str, Any]:
+        """Tells the viewer what the ledger got, and starts a training where the recipe asks for one."""
+        rows = self.datastore().last_saved()
+        saved = [{"recipe": r.recipe, "row": r.id, "state": r.state, "names": list(r.names)} for r in rows]
+        reply: dict[str, Any] = {"saved": saved}
+        if any(r.state == "held" for r in rows):
+            reply["message"] = (
+                "kept, but held: the mask is empty where the model finds something; confirm it, or send it again"
+            )
+        started = [r.recipe for r in rows if self._retrain(r.recipe)]
+        return {**reply, "training_started": started} if started else reply
+
+    def _retrain(self, name: str) -> bool:
+        """Starts a training of a recipe that wants one after so many new labels; never a second one."""
+        recipe = next(r for r in self.recipes if r.name == name)
+        after = recipe.gate.retrain_after
+        if not after or self.ledger.new_labels_since_last_training(name) < after:
+            return False
+        if len(labelled_cases(self.folder, self.ledger, recipe)) < recipe.gate.first_model_after or self._busy(name):
+            return False
+        return self.async_training(name, enqueue=True) is not None
+
+    def _busy(self, name: str) -> bool:
+        self.ledger.mark_orphans()
+        last = self.ledger.last_training(name)
+        waiting = any(t["status"] in BUSY and t["request"].get("model") == name for t in background.tasks("train"))
+        return waiting or bool(last and last.state == "running")
+
+
+def _guarded(ask: Callable[[], Any], name: str) -> Any:
+    try:
+        return ask()
+    except RadloopError as error:
+        logger.warning("%s: %s", name, error)
+    except Exception:
+        logger.exception("%s cannot be described", name)
+    return {}
+
+
+def finite(value: Any) -> Any:
+    """A JSON value with every number that is not finite replaced by null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return value if isinstance(value, str | int | bool | None) else json.loads(json.dumps(value, default=str))

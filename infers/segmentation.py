@@ -1,0 +1,183 @@
+"""Answers of a segmentation recipe: a mask on the study's own voxels, by the version that serves now."""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+
+from radloop.recipes.errors import BadInput
+from radloop.recipes.recipe import Recipe
+from radloop.studies.cases import labelled_cases
+from radloop.studies.folder import MASK_ENDINGS, StudiesFolder, split_ending
+from radloop.studies.images import mask_extension, read_header, read_study, write_mask
+from radloop.studies.ledger import Ledger
+
+if TYPE_CHECKING:
+    from radloop.engine.predictor import Predictor
+    from radloop.registry.version import Version
+
+logger = logging.getLogger(__name__)
+NOTICE = "not for clinical use"
+ONE_AT_A_TIME = threading.Lock()  # two predictions at once would only halve each other's cores and double the memory
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A mask and where it came from.
+
+    Attributes:
+        mask: (X, Y, Z) uint8, axes as in the file, ids 0..N.
+        affine: 4x4, voxel -> RAS world in mm.
+        names: label -> id.
+        version: the version that answered, or None for the empty mask before any model.
+        seconds: wall clock by step.
+    """
+
+    mask: np.ndarray
+    affine: np.ndarray
+    names: dict[str, int]
+    version: Version | None
+    seconds: dict[str, float]
+
+
+class SegmentationInfer(InferTask):
+    """The infer task of one recipe.
+
+    Args:
+        recipe: the question.
+        folder: the studies.
+        ledger: where it is written down who was shown which version.
+        champion: the version of a recipe that serves, or None.
+        predictor: a version's predictor.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: StudiesFolder,
+        ledger: Ledger,
+        champion: Callable[[str], Version | None],
+        predictor: Callable[[Version], Predictor],
+    ) -> None:
+        super().__init__(InferType.SEGMENTATION, dict(recipe.labels), recipe.dimension, recipe.title or recipe.name, {})
+        self.recipe, self._folder, self._ledger = recipe, folder, ledger
+        self._champion, self._predictor = champion, predictor
+
+    def is_valid(self) -> bool:
+        """Always: before the first model it answers with an empty mask, so that viewers list it."""
+        return True
+
+    def info(self) -> dict[str, Any]:
+        """What viewers list, with the version that serves."""
+        version = self._champion(self.recipe.name)
+        served = f"version {version.number}" if version else "no model yet"
+        return {**super().info(), "description": f"{self.description}; {served}; {NOTICE}"}
+
+    def get_path(self, validate: bool = True) -> str | None:
+        """The serving weights, for their checksum."""
+        version = self._champion(self.recipe.name)
+        return str(version.weights) if version else None
+
+    def __call__(self, request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Answers a viewer.
+
+        Args:
+            request: `study` (an id of the studies folder) or `image` (a path that the app has checked), and the
+                viewer's `result_extension` and `client_id`.
+
+        Returns:
+            A temporary mask file, and what viewers are told with it.
+
+        Raises:
+            BadImage: the image cannot be read or does not fit the recipe.
+        """
+        study = request.get("study")
+        paths = self._paths(study, request.get("image"))
+        answer = self.answer(paths)
+        started = time.monotonic()
+        file = _save(answer, request.get("result_extension") or mask_extension(paths[0]))
+        answer.seconds["write"] = time.monotonic() - started
+        if study and answer.version:
+            client = str(request.get("client_id") or "unknown")
+            self._ledger.record_shown(study, self.recipe.name, client, str(answer.version.number))
+        return file, self._params(answer)
+
+    def answer(self, paths: tuple[Path, ...]) -> Answer:
+        """The mask of a study's channels; empty before the first model."""
+        version = self._champion(self.recipe.name)
+        started = time.monotonic()
+        if version is None:
+            shape, affine = read_header(paths[0])
+            empty = np.zeros(shape, np.uint8)
+            return Answer(empty, affine, dict(self.recipe.labels), None, {"read": time.monotonic() - started})
+        volume = read_study(paths)
+        read = time.monotonic()
+        with ONE_AT_A_TIME:
+            begun = time.monotonic()
+            predictor = self._predictor(version)
+            found = predictor.predict(volume)
+        seconds = {"read": read - started, "wait": begun - read, "predict": time.monotonic() - begun}
+        return Answer(found.mask, found.affine, dict(predictor.recipe.labels), version, seconds)
+
+    def finds_something(self, study_id: str) -> bool:
+        """Whether the serving version marks anything in a study; False before the first model."""
+        answer = self.answer(self._paths(study_id, None))
+        return bool(answer.mask.any())
+
+    def _paths(self, study: str | None, image: str | None) -> tuple[Path, ...]:
+        channels = len(self.recipe.channels)
+        if study:
+            return self._folder.study(study).first_channels(channels)
+        if not image:
+            msg = "the request names no image"
+            raise BadInput(msg)
+        if channels > 1:
+            msg = f"{self.recipe.name} needs {channels} channels; an uploaded image has one: put it into the studies"
+            raise BadInput(msg)
+        return (Path(image),)
+
+    def _params(self, answer: Answer) -> dict[str, Any]:
+        version = answer.version
+        seconds = {name: round(value, 3) for name, value in answer.seconds.items() if math.isfinite(value)}
+        params: dict[str, Any] = {
+            "label_names": dict(sorted(answer.names.items(), key=lambda item: item[1])),
+            "recipe": self.recipe.name,
+            "version": version.number if version else None,
+            "provisional": bool(version and version.state == "provisional"),
+            "latencies": {**seconds, "total": round(sum(seconds.values()), 3)},
+            "warnings": [],
+            "notice": NOTICE,
+        }
+        if version is None:
+            labels = len(labelled_cases(self._folder, self._ledger, self.recipe))
+            params["message"] = f"no model yet: {labels} of {self.recipe.gate.first_model_after} labels"
+        elif version.manifest.get("recipe_hash") not in (None, self.recipe.hash()):
+            params["warnings"] = [f"version {version.number} was trained with an earlier form of the recipe"]
+        if params["provisional"]:
+            params["warnings"].append("provisional: too few held-out labels for the full gate")
+        return params
+
+
+def _save(answer: Answer, extension: str) -> str:
+    """Writes the mask to a temporary file that the server deletes after the reply."""
+    if not split_ending(f"mask{extension}", MASK_ENDINGS)[1]:
+        msg = f"result_extension {extension!r} is not known; use one of {', '.join(MASK_ENDINGS)}"
+        raise BadInput(msg)
+    with tempfile.NamedTemporaryFile(prefix="radloop-", suffix=extension, delete=False) as handle:
+        path = Path(handle.name)
+    try:
+        write_mask(path, answer.mask, answer.affine, answer.names)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return str(path)
