@@ -1,0 +1,156 @@
+"""What `radloop evaluate` measures: which version, on which labelled studies, and what its reader must know."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from radloop.apps.place import open_folder, read_ids, recipes_known, take_over_labels, with_own
+from radloop.engine.baseline import baseline_scores
+from radloop.recipes.errors import BadLabel, Conflict, NotFound
+from radloop.recipes.load import load_recipe
+from radloop.recipes.recipe import Recipe
+from radloop.registry.registry import Registry
+from radloop.registry.version import Version
+from radloop.studies.cases import Case, labelled_cases
+from radloop.studies.folder import StudiesFolder, find_mask
+from radloop.studies.home import Home
+from radloop.studies.images import read_header
+from radloop.studies.ledger import Ledger, checksum
+from radloop.studies.split import SIDES
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A version and the labelled studies it is measured on.
+
+    Attributes:
+        data: which studies, in words, without paths.
+        split: which part of them, in words.
+        notes: sentences that a reader of the figures must know.
+        learned: labelled studies that the version learned from, for the trivial method; empty for an outside set.
+        blindness_known: whether the cases say truly whether their label was given blind.
+    """
+
+    version: Version
+    recipe: Recipe
+    cases: list[Case]
+    data: str
+    split: str
+    cache: Path
+    notes: list[str] = field(default_factory=list)
+    learned: list[Case] = field(default_factory=list)
+    blindness_known: bool = True
+
+    def baseline(self) -> dict[str, float]:
+        """Patient -> score of the trivial method on the same studies; empty for an outside set."""
+        return baseline_scores(self.recipe, self.learned, self.cases, self.cache) if self.learned else {}
+
+
+def choose(options: argparse.Namespace) -> Measured:
+    """What the options of `radloop evaluate` ask for.
+
+    Raises:
+        NotFound: no version serves, or there is none of the number or fold.
+        Conflict: no study is labelled on that side.
+        BadLabel: a mask of an outside set does not fit its image or the recipe.
+    """
+    home = Home.find(open_folder(options.studies).path, options.home)
+    asked = load_recipe(options.recipe, home.path)
+    version = _version(Registry(home), asked.name, options)
+    recipe = version.load_recipe()
+    folder = open_folder(options.studies, len(recipe.channels))
+    ledger = Ledger(home)
+    if home.path == folder.path / ".radloop":
+        # never with another home: the masks of an outside set must not become labels of this model
+        take_over_labels(folder, ledger, with_own(recipe, recipes_known(home)))
+    if options.images:
+        chosen = _of_images(folder, ledger, version, recipe, read_ids(options.images, folder), home.cache)
+    else:
+        chosen = _of_ledger(folder, ledger, version, recipe, home.cache)
+    if not chosen.cases:
+        msg = f"{recipe.name} has no labelled study on {chosen.split}; label some, or give others with --images FILE"
+        raise Conflict(msg)
+    trained = {case.patient for case in chosen.cases} & set(version.manifest.get("patients", {}).get("train", ()))
+    if trained:
+        chosen.notes.append(f"the version has learned from {len(trained)} of these patients, so the figure flatters it")
+    return chosen
+
+
+def _version(registry: Registry, name: str, options: argparse.Namespace) -> Version:
+    if options.number is not None:
+        return registry.version(name, options.number)
+    if options.fold:
+        index, count = options.fold
+        for version in reversed(registry.versions(name)):
+            if version.manifest.get("fold") == [index, count]:
+                return version
+        msg = f"no version of {name} was trained with --fold {index}/{count}; do that first with `radloop train`"
+        raise NotFound(msg)
+    champion = registry.champion(name)
+    if champion is None:
+        msg = f"no version of {name} serves; train one, or choose one with --version V"
+        raise NotFound(msg)
+    return champion
+
+
+def _of_ledger(folder: StudiesFolder, ledger: Ledger, version: Version, recipe: Recipe, cache: Path) -> Measured:
+    """The test side, or the patients that were left out of the version's fold."""
+    cases = labelled_cases(folder, ledger, recipe, SIDES)
+    used = set(version.manifest.get("labels", ()))
+    learned = [case for case in cases if case.row in used]
+    data = f"studies in {folder.path.name}"
+    fold = version.manifest.get("fold")
+    if fold:
+        out = set(version.manifest["patients"]["fold"])
+        split = f"fold {fold[0]} of {fold[1]}, patients that this version never learned from"
+        return Measured(
+            version, recipe, [case for case in cases if case.patient in out], data, split, cache, learned=learned
+        )
+    test = [case for case in cases if case.side == "test"]
+    return Measured(version, recipe, test, data, "the test side of the patient split", cache, learned=learned)
+
+
+def _of_images(
+    folder: StudiesFolder, ledger: Ledger, version: Version, recipe: Recipe, ids: Sequence[str], cache: Path
+) -> Measured:
+    """Exactly these images: from the ledger where it knows these masks, else as an outside set with its own masks."""
+    split = f"the {len(ids)} images of the given list, whatever their side"
+    if _known(folder, ledger, recipe, ids):
+        cases = labelled_cases(folder, ledger, recipe, SIDES, only=set(ids))
+        return Measured(version, recipe, cases, f"studies in {folder.path.name}", split, cache)
+    cases = [_outside_case(folder, recipe, study) for study in ids]
+    note = "an outside set: labels are the masks in its labels/final, nothing of it is in the ledger of this model"
+    data = f"outside set {folder.path.name}"
+    return Measured(version, recipe, cases, data, split, cache, [note], blindness_known=False)
+
+
+def _known(folder: StudiesFolder, ledger: Ledger, recipe: Recipe, ids: Sequence[str]) -> bool:
+    """Whether the ledger's labels are those of these studies: sets of other hospitals may use the same ids."""
+    rows = ledger.current(recipe.name)
+    for study in ids:
+        row, mask = rows.get(study), find_mask(folder.final_dir, study)
+        if row is None or (mask is not None and checksum(mask) != row.checksum):
+            return False
+    return True
+
+
+def _outside_case(folder: StudiesFolder, recipe: Recipe, study_id: str) -> Case:
+    study, mask = folder.study(study_id), find_mask(folder.final_dir, study_id)
+    if mask is None:
+        msg = f"{study_id} has no mask in labels/final, so nothing can be measured on it; take it off the list"
+        raise NotFound(msg)
+    listing = folder.final_dir.parent / "names.json"
+    names = json.loads(listing.read_text(encoding="utf-8")) if listing.is_file() else recipe.labels
+    known = tuple(name for name in recipe.label_names if names.get(name) == recipe.labels[name])
+    if len(known) < len(recipe.labels):
+        msg = f"labels/names.json says {names}, but recipe {recipe.name} has {dict(recipe.labels)}; renumber the masks"
+        raise BadLabel(msg)
+    channels = study.first_channels(len(recipe.channels))
+    if read_header(mask)[0] != read_header(channels[0])[0]:
+        msg = f"{mask.name} has {read_header(mask)[0]} voxels, its image {read_header(channels[0])[0]}"
+        raise BadLabel(msg)
+    return Case(study_id, study.patient, "test", channels, mask, known, 0, blind=False)
