@@ -1,0 +1,122 @@
+"""How good a version is: every metric of every case, and one score a patient for the gate."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from radloop.engine.predictor import Predictor
+from radloop.evaluation import metrics
+from radloop.recipes.errors import BadInput, NotFound
+from radloop.studies.cases import Case
+from radloop.studies.images import read_mask, read_study
+
+logger = logging.getLogger(__name__)
+
+ByLabel = dict[str, "float | None"]
+
+
+@dataclass(frozen=True)
+class CaseScore:
+    """How close a version's answer is to a reader's label, by label name; None where the label does not speak.
+
+    Attributes:
+        study, patient: whose.
+        dice: overlap, 0..1.
+        surface_dice: share of the surfaces within 1 mm, 0..1; empty unless asked for.
+        hd95: 95th percentile of surface distance, mm; None also where one is empty; empty unless asked for.
+        seconds: the prediction's wall clock.
+    """
+
+    study: str
+    patient: str
+    dice: ByLabel
+    surface_dice: ByLabel = field(default_factory=dict)
+    hd95: ByLabel = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """The scores of the cases that could be read, and (study, reason) of the others."""
+
+    scores: tuple[CaseScore, ...]
+    skipped: tuple[tuple[str, str], ...]
+
+
+def assess(
+    predictor: Predictor,
+    cases: Sequence[Case],
+    progress: Callable[[float], None] | None = None,
+    *,
+    surfaces: bool = True,
+) -> Assessment:
+    """Predict every case and compare it with its label on the study's own voxels; what cannot be read is named.
+
+    Args:
+        predictor: the version to assess.
+        cases: labelled studies.
+        progress: called with the share of cases done, 0..1; may raise to stop.
+        surfaces: also the surface metrics, which take longer than the overlap.
+    """
+    scores, skipped = [], []
+    for number, case in enumerate(cases, start=1):
+        try:
+            scores.append(_score(predictor, case, surfaces))
+        except (BadInput, NotFound) as error:
+            logger.warning("study %s cannot be assessed: %s", case.study, error)
+            skipped.append((case.study, str(error)))
+        if progress:
+            progress(number / len(cases))
+    return Assessment(tuple(scores), tuple(skipped))
+
+
+def score_cases(
+    predictor: Predictor,
+    cases: Sequence[Case],
+    progress: Callable[[float], None] | None = None,
+    *,
+    surfaces: bool = True,
+) -> list[CaseScore]:
+    """The scores of `assess` alone."""
+    return list(assess(predictor, cases, progress, surfaces=surfaces).scores)
+
+
+def patient_scores(scores: Sequence[CaseScore]) -> dict[str, float]:
+    """Patient -> mean Dice over the labels of a study, then over the patient's studies."""
+    studies: dict[str, list[float]] = defaultdict(list)
+    for score in scores:
+        values = [value for value in score.dice.values() if value is not None]
+        if values:
+            studies[score.patient].append(fmean(values))
+    return {patient: fmean(values) for patient, values in sorted(studies.items())}
+
+
+def label_scores(scores: Sequence[CaseScore]) -> dict[str, dict[str, float]]:
+    """Label -> patient -> mean Dice over the patient's studies that speak for the label."""
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for score in scores:
+        for label, value in score.dice.items():
+            if value is not None:
+                found[label][score.patient].append(value)
+    return {label: {p: fmean(values) for p, values in sorted(of.items())} for label, of in found.items()}
+
+
+def _score(predictor: Predictor, case: Case, surfaces: bool) -> CaseScore:
+    volume, true = read_study(case.channels), read_mask(case.label).array[0]
+    answer = predictor.predict(volume)
+    labels = predictor.recipe.labels
+    ids, known = list(labels.values()), {labels[name] for name in case.names}
+
+    def named(found: metrics.Scores) -> ByLabel:
+        return {name: found[number] for name, number in labels.items()}
+
+    dice = named(metrics.dice(answer.mask, true, ids, known))
+    if not surfaces:
+        return CaseScore(case.study, case.patient, dice, seconds=answer.seconds)
+    near = metrics.surface_dice(answer.mask, true, ids, volume.spacing, known=known)
+    far = metrics.hd95(answer.mask, true, ids, volume.spacing, known=known)
+    return CaseScore(case.study, case.patient, dice, named(near), named(far), answer.seconds)

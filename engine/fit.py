@@ -1,0 +1,316 @@
+"""Training: a recipe, labelled cases and a budget become weights.
+
+AdamW with warm-up and cosine decay over the budget (Loshchilov and Hutter, ICLR 2017 and 2019), Dice plus
+cross-entropy, gradient clipping; what is saved is the running average of the weights at the end, nothing is selected.
+The same seed, epochs, threads and machine give the same weights, bit by bit, on a CPU.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from radloop.engine.augment import Augment
+from radloop.engine.losses import dice_ce
+from radloop.engine.patches import Batch, PatchSource
+from radloop.engine.prepared import Prepared, prepare
+from radloop.engine.weights import Average, default_device, load_weights, save_weights
+from radloop.networks.registry import build
+from radloop.recipes.errors import BadInput, Conflict, RadloopError
+from radloop.recipes.recipe import Recipe
+from radloop.studies.cases import Case
+
+logger = logging.getLogger(__name__)
+
+_WARM_UP = 0.05  # share of the budget
+_FROM_CHAMPION = 0.3  # times the peak learning rate, so that good weights are not washed out
+_WEIGHT_DECAY = 1e-2
+_CLIP = 5.0
+_MOST_BAD_STEPS = 20  # in a row
+
+
+class Cancelled(Conflict):
+    """The training was stopped by request; nothing was written."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training is.
+
+    Attributes:
+        epoch: epochs done; the caching before the first counts as 0.
+        epochs: epochs in all; estimated where the budget is minutes, 0 until it can be.
+        step: steps done.
+        loss: mean loss of the epoch so far, NaN before the first step.
+        seconds: since the start, caching included.
+        share: of the budget used, 0..1.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    loss: float
+    seconds: float
+    share: float
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What a training did.
+
+    Attributes:
+        epochs: epochs done, the last perhaps in part.
+        steps: steps done.
+        seconds: wall clock without the caching.
+        losses: mean training loss of each epoch.
+        skipped: (study, reason) of cases that could not be read.
+        used: ledger rows of the labels trained on, sorted.
+    """
+
+    epochs: int
+    steps: int
+    seconds: float
+    losses: tuple[float, ...]
+    skipped: tuple[tuple[str, str], ...]
+    used: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Steps or seconds, whichever is given."""
+
+    steps: int | None
+    seconds: float | None
+
+    @classmethod
+    def of(cls, recipe: Recipe, epochs: int | None, minutes: float | None) -> Budget:
+        """The budget asked for, else the recipe's.
+
+        Raises:
+            BadInput: both are given, or one is not above 0.
+        """
+        for name, value in (("epochs", epochs), ("minutes", minutes)):
+            if value is not None and not value > 0:
+                msg = f"{name} = {value}; it must be above 0"
+                raise BadInput(msg)
+        if epochs is not None and minutes is not None:
+            msg = f"epochs = {epochs} and minutes = {minutes} are both given; give one"
+            raise BadInput(msg)
+        if epochs is None and minutes is None:
+            epochs, minutes = (None, recipe.fit.minutes) if recipe.fit.minutes else (recipe.fit.epochs, None)
+        if epochs is not None:
+            return cls(epochs * recipe.fit.steps, None)
+        return cls(None, 60.0 * float(minutes or 0.0))
+
+    def share(self, step: int, seconds: float) -> float:
+        """How much of the budget is used, 0..1; one more step of average length must fit into seconds."""
+        if self.steps is not None:
+            return min(1.0, step / self.steps)
+        one_more = seconds * (step + 1) / step if step else seconds
+        return (
+            1.0 if step and one_more >= float(self.seconds or 0.0) else min(1.0, seconds / float(self.seconds or 1.0))
+        )
+
+
+def fit(
+    recipe: Recipe,
+    cases: Sequence[Case],
+    out: Path,
+    *,
+    cache: Path,
+    epochs: int | None = None,
+    minutes: float | None = None,
+    start: Path | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    device: str | torch.device | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> FitReport:
+    """Train `recipe` on `cases` and write `out/model.pt`.
+
+    Args:
+        recipe: what to learn and how.
+        cases: studies with a label each; those that cannot be read are named in the report.
+        out: an existing folder.
+        cache: where preprocessed cases are kept; may be deleted at any time.
+        epochs: budget in epochs of `recipe.fit.steps` steps.
+        minutes: budget in minutes, without the caching; give at most one, neither takes the recipe's.
+        start: weights to start from, such as the champion's.
+        seed: of the weights, patches and augmentation.
+        threads: CPU threads; all cores by default.
+        device: `cpu` or `cuda`; CUDA where there is one by default.
+        progress: called after every step.
+        cancelled: asked before every case and step.
+
+    Raises:
+        BadInput: no case can be read, or the budget is not usable, or `start` does not fit.
+        Cancelled: `cancelled` said so.
+        RadloopError: the loss stopped being finite.
+        NoSpace: the cache or the weights cannot be written.
+    """
+    budget = Budget.of(recipe, epochs, minutes)
+    training = _Training(recipe, seed, torch.device(device or default_device()), progress, cancelled)
+    with _threads(threads or os.cpu_count() or 1), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        ready = prepare(recipe, cases, cache, training.caching)
+        if not ready.ready:
+            reasons = f"; {ready.skipped[0][0]}: {ready.skipped[0][1]}" if ready.skipped else ""
+            msg = f"none of {len(cases)} cases for recipe {recipe.name!r} can be read{reasons}"
+            raise BadInput(msg)
+        training.run(ready.ready, budget, start)
+        training.finish(out / "model.pt")
+    return training.report(ready.skipped, ready.ready)
+
+
+def peak_share(share: float) -> float:
+    """The learning rate at `share` of the budget as a share of its peak: linear warm-up, then cosine to 0."""
+    if share < _WARM_UP:
+        return 0.01 + 0.99 * share / _WARM_UP
+    return 0.5 * (1 + math.cos(math.pi * (share - _WARM_UP) / (1 - _WARM_UP)))
+
+
+class _Training:
+    """One run of the loop and its books."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        seed: int,
+        device: torch.device,
+        progress: Callable[[Progress], None] | None,
+        cancelled: Callable[[], bool],
+    ) -> None:
+        self._recipe, self._seed, self._device = recipe, seed, device
+        self._progress, self._cancelled = progress, cancelled
+        self._begun = self._trained_from = time.monotonic()
+        self._step = self._bad = 0
+        self._share = 0.0
+        self._losses: list[list[float]] = []
+
+    def caching(self, number: int) -> None:
+        """Called before each case is preprocessed."""
+        self._stop_if_cancelled()
+        if number % 10 == 0:
+            self._tell()
+
+    def run(self, cases: Sequence[Prepared], budget: Budget, start: Path | None) -> None:
+        self._trained_from = time.monotonic()
+        self._network = build(self._recipe)
+        peak = self._recipe.fit.learning_rate
+        weights = start or (Path(self._recipe.network.weights) if self._recipe.network.weights else None)
+        if weights:
+            load_weights(self._network, weights)
+            peak *= _FROM_CHAMPION
+        self._network.to(self._device).train()
+        self._average = Average(self._network, self._recipe.fit.ema)
+        self._optimiser = torch.optim.AdamW(self._network.parameters(), lr=peak, weight_decay=_WEIGHT_DECAY)
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=self._device.type == "cuda")
+        source = PatchSource(self._recipe, cases, self._seed)
+        augment = Augment(self._recipe, torch.Generator().manual_seed(self._seed))
+        while True:
+            self._stop_if_cancelled()
+            self._share = budget.share(self._step, time.monotonic() - self._trained_from)
+            if self._share >= 1:
+                return
+            for group in self._optimiser.param_groups:
+                group["lr"] = peak * peak_share(self._share)
+            self._note(self._learn(source.next(), augment))
+
+    def _learn(self, batch: Batch, augment: Augment) -> float:
+        """One step; its loss, NaN where the step was skipped."""
+        image, label = augment(batch.image.to(self._device), batch.label.to(self._device))
+        self._optimiser.zero_grad(set_to_none=True)
+        with torch.autocast(self._device.type, enabled=self._device.type == "cuda"):
+            logits = self._network(image)
+        loss = dice_ce(logits, label, batch.known.to(self._device))
+        value = loss.item()
+        if not math.isfinite(value):
+            return math.nan
+        self._scaler.scale(loss).backward()
+        self._scaler.unscale_(self._optimiser)
+        norm = nn.utils.clip_grad_norm_(self._network.parameters(), _CLIP)
+        if self._device.type == "cpu" and not math.isfinite(float(norm)):
+            return math.nan
+        self._scaler.step(self._optimiser)
+        self._scaler.update()
+        self._average.update()
+        return value
+
+    def _note(self, loss: float) -> None:
+        if self._step % self._recipe.fit.steps == 0:
+            self._losses.append([])
+        self._step += 1
+        if math.isnan(loss):
+            self._bad += 1
+            if self._bad >= _MOST_BAD_STEPS:
+                rate = self._recipe.fit.learning_rate
+                msg = (
+                    f"training of recipe {self._recipe.name!r} diverged: {self._bad} steps in a row had no finite loss; "
+                    f"lower fit.learning_rate (now {rate:g})"
+                )
+                raise RadloopError(msg)
+        else:
+            self._bad = 0
+            self._losses[-1].append(loss)
+        self._tell()
+
+    def _tell(self) -> None:
+        if not self._progress:
+            return
+        done = self._step / self._recipe.fit.steps
+        self._progress(
+            Progress(
+                epoch=int(done),
+                epochs=round(done / self._share) if self._share else 0,
+                step=self._step,
+                loss=_mean(self._losses[-1]) if self._losses else math.nan,
+                seconds=time.monotonic() - self._begun,
+                share=self._share,
+            )
+        )
+
+    def _stop_if_cancelled(self) -> None:
+        if self._cancelled():
+            msg = f"training of recipe {self._recipe.name!r} was cancelled after {self._step} steps; nothing was saved"
+            raise Cancelled(msg)
+
+    def finish(self, path: Path) -> None:
+        """Write the averaged weights."""
+        self._average.store()
+        save_weights(self._network, path)
+        self._seconds = time.monotonic() - self._trained_from
+
+    def report(self, skipped: Sequence[tuple[str, str]], cases: Sequence[Prepared]) -> FitReport:
+        return FitReport(
+            epochs=len(self._losses),
+            steps=self._step,
+            seconds=self._seconds,
+            losses=tuple(_mean(losses) for losses in self._losses),
+            skipped=tuple(skipped),
+            used=tuple(sorted(prepared.case.row for prepared in cases)),
+        )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """A block that runs torch with `count` CPU threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

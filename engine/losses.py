@@ -1,0 +1,55 @@
+"""Dice plus cross-entropy, where a label may speak for only some of a recipe's names.
+
+A label says nothing of names nobody looked at: their probability is added to background's before the loss, so they
+are neither punished nor trained (marginal loss: Fang and Yan, IEEE TMI 2020; Shi et al., Medical Image Analysis 2021).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+IGNORE = 255
+_SMOOTH = 1e-5
+
+
+def dice_ce(logits: torch.Tensor, target: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """The mean of soft Dice loss and cross-entropy, each 0 at best; a scalar.
+
+    Dice is taken over the whole batch (as nnU-Net's batch Dice), so that a patch without a label is not all or nothing.
+
+    Args:
+        logits: (N, K, *space), class 0 is background.
+        target: (N, *space) class ids; `IGNORE` where nothing is known, such as padding.
+        known: (N, K) whether each label speaks for each class; background always.
+    """
+    log_p = functional.log_softmax(logits.float(), dim=1)
+    target = target.long()
+    if not bool(known.all()):
+        log_p, target = _merge_unknown(log_p, target, known)
+    seen = target != IGNORE
+    entropy = functional.nll_loss(log_p, target, ignore_index=IGNORE, reduction="sum") / seen.sum().clamp(min=1)
+    return 0.5 * (entropy + _dice_loss(log_p, target, seen, known))
+
+
+def _merge_unknown(log_p: torch.Tensor, target: torch.Tensor, known: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    space = (1,) * (log_p.dim() - 2)
+    background = ~known
+    background[:, 0] = True
+    lowest = torch.finfo(log_p.dtype).min
+    merged = log_p.masked_fill(~background.view(*background.shape, *space), lowest).logsumexp(1, keepdim=True)
+    log_p = torch.cat([merged, log_p[:, 1:].masked_fill(~known[:, 1:].view(len(known), -1, *space), lowest)], dim=1)
+    table = torch.arange(256, device=target.device).repeat(len(known), 1)
+    table[:, : known.shape[1]] *= known  # an id the label does not speak for counts as background
+    return log_p, table.gather(1, target.flatten(1)).view_as(target)
+
+
+def _dice_loss(log_p: torch.Tensor, target: torch.Tensor, seen: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """1 - soft Dice, the mean over the foreground classes that at least one label of the batch speaks for."""
+    p = log_p[:, 1:].exp() * seen.unsqueeze(1)
+    truth = torch.stack([target == k for k in range(1, log_p.shape[1])], dim=1)
+    axes = [0, *range(2, p.dim())]
+    overlap, sizes = (p * truth).sum(axes), p.sum(axes) + truth.sum(axes)
+    dice = (2 * overlap + _SMOOTH) / (sizes + _SMOOTH)
+    spoken = known[:, 1:].any(0)
+    return 1 - dice[spoken].mean() if bool(spoken.any()) else dice.sum() * 0

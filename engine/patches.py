@@ -1,0 +1,87 @@
+"""Random patches from prepared cases: a share of them centred on a labelled voxel, every label in turn alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from radloop.engine.losses import IGNORE
+from radloop.engine.prepared import Prepared
+from radloop.networks.topology import patch_shape
+from radloop.recipes.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Patches as tensors: image (N, C, *patch) float32, label (N, *patch) uint8, known (N, 1 + labels) bool."""
+
+    image: torch.Tensor
+    label: torch.Tensor
+    known: torch.Tensor
+
+
+class PatchSource:
+    """An endless, seeded stream of batches. A 2D recipe gets patches of single slices along the last axis."""
+
+    def __init__(self, recipe: Recipe, cases: Sequence[Prepared], seed: int) -> None:
+        self._cases = cases
+        self._batch = recipe.fit.batch
+        self._foreground = recipe.fit.foreground
+        patch = patch_shape(recipe)
+        self._patch = (*patch, 1) if recipe.dimension == 2 else patch
+        self._flat = recipe.dimension == 2
+        self._rng = np.random.default_rng(seed)
+        self._order = self._shuffled()
+
+    def _shuffled(self) -> Iterator[Prepared]:
+        """Every case once before any comes twice."""
+        while True:
+            for index in self._rng.permutation(len(self._cases)):
+                yield self._cases[index]
+
+    def next(self) -> Batch:
+        """The next batch."""
+        cases = [next(self._order) for _ in range(self._batch)]
+        pairs = [self._patch_of(case) for case in cases]
+        return Batch(
+            torch.from_numpy(np.stack([image for image, _ in pairs])),
+            torch.from_numpy(np.stack([label for _, label in pairs])),
+            torch.from_numpy(np.stack([case.known for case in cases])),
+        )
+
+    def _patch_of(self, case: Prepared) -> tuple[np.ndarray, np.ndarray]:
+        image, label = case.image, case.label
+        start = self._start(label.shape, self._centre(case))
+        taken = tuple(
+            slice(max(s, 0), min(s + size, n)) for s, size, n in zip(start, self._patch, label.shape, strict=True)
+        )
+        pad = [(max(-s, 0), max(s + size - n, 0)) for s, size, n in zip(start, self._patch, label.shape, strict=True)]
+        # The edge is repeated, as prediction does; what lies outside the study is not in the loss.
+        pixels = np.pad(image[(slice(None), *taken)].astype(np.float32), [(0, 0), *pad], mode="edge")
+        ids = np.pad(label[taken], pad, constant_values=IGNORE)
+        return (pixels[..., 0], ids[..., 0]) if self._flat else (pixels, ids)
+
+    def _centre(self, case: Prepared) -> np.ndarray | None:
+        if self._rng.random() >= self._foreground:
+            return None
+        points = case.points
+        present = np.unique(points[:, 0])
+        if not len(present):
+            return None
+        rows = np.flatnonzero(points[:, 0] == self._rng.choice(present))
+        return points[self._rng.choice(rows), 1:]
+
+    def _start(self, shape: tuple[int, ...], centre: np.ndarray | None) -> list[int]:
+        """The patch's first voxel by axis; negative where the study is smaller than the patch (then centred)."""
+        starts = []
+        for axis, (size, n) in enumerate(zip(self._patch, shape, strict=True)):
+            if n <= size:
+                starts.append(-((size - n) // 2))
+            elif centre is None:
+                starts.append(int(self._rng.integers(0, n - size + 1)))
+            else:
+                starts.append(int(np.clip(centre[axis] - size // 2, 0, n - size)))
+        return starts

@@ -1,0 +1,168 @@
+"""A version and a study become an answer: pad, slide, average, back to the file's voxels."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from monai.data.utils import dense_patch_slices
+from monai.inferers import sliding_window_inference
+from torch.nn import functional
+
+from radloop.engine.weights import default_device, load_weights
+from radloop.networks.registry import build
+from radloop.networks.topology import patch_shape
+from radloop.recipes.preprocess import Preprocess
+from radloop.recipes.recipe import Recipe
+from radloop.recipes.volume import Volume
+
+if TYPE_CHECKING:
+    from radloop.registry.registry import Version
+
+OVERLAP = 0.25
+_WINDOWS_AT_ONCE = {2: 8, 3: 1}  # by dimension; more cost memory and gain nothing on a CPU
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """An answer on the study's own voxels.
+
+    Attributes:
+        mask: (X, Y, Z) uint8 ids, axes as in the file.
+        affine: 4x4, voxel -> RAS world in mm.
+        seconds: wall clock of the prediction.
+    """
+
+    mask: np.ndarray
+    affine: np.ndarray
+    seconds: float
+
+
+class Predictor:
+    """A version's weights, ready to answer; the same volume always gets the same answer.
+
+    Args:
+        recipe: the recipe saved with the weights.
+        weights: `model.pt`.
+        device: `cpu` or `cuda`; CUDA where there is one by default.
+
+    Raises:
+        NotFound: there are no weights.
+        BadInput: the weights cannot be read or do not fit the recipe.
+    """
+
+    def __init__(self, recipe: Recipe, weights: Path, device: str | torch.device | None = None) -> None:
+        self.recipe = recipe
+        self._device = torch.device(device or default_device())
+        self._patch = patch_shape(recipe)
+        self._chain = Preprocess(recipe)
+        self._network = build(recipe)
+        load_weights(self._network, weights)
+        self._network.to(self._device).eval()
+
+    @torch.inference_mode()
+    def predict(self, volume: Volume, progress: Callable[[float], None] | None = None) -> Prediction:
+        """The mask of a study.
+
+        Args:
+            volume: the study's channels as read from its files.
+            progress: called with the share done, 0..1.
+
+        Raises:
+            BadImage: the volume does not fit the recipe.
+        """
+        begun = time.monotonic()
+        image, grid = self._chain.image(volume)
+        mask = self._chain.restore(self._probabilities(image, progress), grid)
+        return Prediction(mask, volume.affine, time.monotonic() - begun)
+
+    @torch.inference_mode()
+    def probabilities(self, image: torch.Tensor) -> torch.Tensor:
+        """(1 + labels, x, y, z) probabilities of a preprocessed image (C, x, y, z)."""
+        return self._probabilities(image, None)
+
+    def _probabilities(self, image: torch.Tensor, progress: Callable[[float], None] | None) -> torch.Tensor:
+        if self.recipe.dimension == 3:
+            return self._slide(image[None], progress)[0]
+        slices = self._slide(image.movedim(-1, 0), progress)
+        return slices.movedim(0, -1)
+
+    def _slide(self, images: torch.Tensor, progress: Callable[[float], None] | None) -> torch.Tensor:
+        """(N, C, *space) images to (N, K, *space) probabilities, N images one after another."""
+        padded, inside = self._pad(images)
+        windows = len(padded) * _count_windows(tuple(padded.shape[2:]), self._patch)
+        done = 0
+
+        def network(window: torch.Tensor) -> torch.Tensor:
+            nonlocal done
+            with torch.autocast(self._device.type, enabled=self._device.type == "cuda"):
+                logits = self._network(window)
+            done += len(window)
+            if progress:
+                progress(min(1.0, done / windows))
+            return functional.softmax(logits.float(), dim=1)
+
+        found = sliding_window_inference(
+            padded,
+            roi_size=self._patch,
+            sw_batch_size=_WINDOWS_AT_ONCE[self.recipe.dimension],
+            predictor=network,
+            overlap=OVERLAP,
+            mode="gaussian",
+            sw_device=self._device,
+            device=torch.device("cpu"),
+        )
+        return found[inside]
+
+    def _pad(self, images: torch.Tensor) -> tuple[torch.Tensor, tuple[slice, ...]]:
+        """Images of at least the patch's size, the edge repeated as in training, and where the originals lie."""
+        pads, inside = [], [slice(None), slice(None)]
+        for n, size in zip(images.shape[2:], self._patch, strict=True):
+            before = max(0, size - n) // 2
+            pads.append((before, max(0, size - n) - before))
+            inside.append(slice(before, before + n))
+        flat = [side for pair in reversed(pads) for side in pair]
+        return (functional.pad(images, flat, mode="replicate") if any(flat) else images), tuple(inside)
+
+
+class PredictorCache:
+    """The predictors used last, by their version's folder; safe for several threads.
+
+    Args:
+        size: most predictors kept.
+        device: where they run.
+    """
+
+    def __init__(self, size: int = 4, device: str | torch.device | None = None) -> None:
+        self._size, self._device = size, device
+        self._kept: OrderedDict[Path, Predictor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, version: Version) -> Predictor:
+        """The predictor of a registered version, loaded when first asked for.
+
+        Raises:
+            NotFound: its files are gone.
+            BadInput: its files cannot be used.
+        """
+        with self._lock:
+            if version.dir not in self._kept:
+                recipe = Recipe.model_validate_json((version.dir / "recipe.json").read_text(encoding="utf-8"))
+                self._kept[version.dir] = Predictor(recipe, version.dir / "model.pt", self._device)
+                if len(self._kept) > self._size:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(version.dir)
+            return self._kept[version.dir]
+
+
+def _count_windows(shape: tuple[int, ...], patch: tuple[int, ...]) -> int:
+    steps = [max(1, int(size * (1 - OVERLAP))) if n > size else n for n, size in zip(shape, patch, strict=True)]
+    return max(1, len(dense_patch_slices(shape, patch, tuple(steps))) if math.prod(shape) else 1)

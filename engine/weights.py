@@ -1,0 +1,90 @@
+"""Weights: where they run, how they are kept on disk, and their running average."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from radloop.recipes.errors import BadInput, NotFound
+from radloop.studies.files import write_whole
+
+
+def default_device() -> str:
+    """`cuda` where there is one, else `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Put the weights of a `model.pt` into `network`; only tensors are read from the file, never code.
+
+    Raises:
+        NotFound: no such file.
+        BadInput: the file is no checkpoint of weights alone, or its weights have other names or shapes.
+    """
+    if not path.is_file():
+        msg = f"weights {path} do not exist; give the model.pt of a version"
+        raise NotFound(msg)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
+        msg = f"weights {path} cannot be read as a checkpoint of tensors under 'state_dict': {_first_line(error)}"
+        raise BadInput(msg) from error
+    wrong = _differences(network.state_dict(), state)
+    if wrong:
+        msg = f"weights {path} do not fit the recipe's network: {wrong}; train from scratch or restore the recipe"
+        raise BadInput(msg)
+    network.load_state_dict(state)
+
+
+def save_weights(network: nn.Module, path: Path) -> None:
+    """Write `{"state_dict": ...}` to `path`, whole or not at all.
+
+    Raises:
+        NoSpace: the disk is full or read-only.
+    """
+    state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    write_whole(path, lambda temporary: torch.save({"state_dict": state}, temporary), ending=".pt")
+
+
+class Average:
+    """An exponential moving average of a network's weights, which warms up so that short trainings work.
+
+    The decay at step t is min(decay, (1 + t) / (10 + t)), as in TensorFlow's ExponentialMovingAverage.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self._network = network
+        self._decay = decay
+        self._steps = 0
+        self._mean = [p.detach().clone() for p in network.parameters()]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the network's present weights into the average."""
+        decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
+        self._steps += 1
+        torch._foreach_lerp_(self._mean, [p.detach() for p in self._network.parameters()], 1 - decay)
+
+    @torch.no_grad()
+    def store(self) -> None:
+        """Give the network the averaged weights."""
+        for parameter, mean in zip(self._network.parameters(), self._mean, strict=True):
+            parameter.copy_(mean)
+
+
+def _differences(wanted: dict[str, torch.Tensor], found: object) -> str:
+    if not isinstance(found, dict):
+        return "'state_dict' is no table of tensors"
+    for name in sorted(wanted.keys() ^ found.keys()):
+        return f"{name} is {'missing' if name in wanted else 'not part of it'}"
+    for name, value in wanted.items():
+        if found[name].shape != value.shape:
+            return f"{name} has shape {tuple(found[name].shape)}, needed {tuple(value.shape)}"
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
