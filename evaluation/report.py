@@ -124,8 +124,6 @@ def _figures(rows: Sequence[StudyRow]) -> str:
     found = intervals(rows)
     lines = []
     for name in metric_names(rows):
-        scored = [row for row in rows if name in row.scores]
-        missing = sum(row.scores[name] is None for row in scored)
         kind = "metric" if name == metric_of(name) else "label"
         cells = [f"<td>{escape(name)}{_unit(name)}</td>"]
         if name in found:
@@ -134,10 +132,22 @@ def _figures(rows: Sequence[StudyRow]) -> str:
             cells += [_number(f"{interval.value:.3f}"), _number(limits), _number(len(patient_values(rows, name)))]
         else:
             cells += [_number("-")] * 3
-        cells.append(_number(missing if scored else ""))
+        cells.append(f"<td>{_without(rows, name)}</td>")
         lines.append(f'<tr class="{kind}">{"".join(cells)}</tr>')
     head = _head("metric", "mean", "95 % interval", "patients", "studies without a value")
     return f"<table>{head}{''.join(lines)}</table>"
+
+
+def _without(rows: Sequence[StudyRow], name: str) -> str:
+    """How many studies have no value of a label's metric, by reason where Dice tells it."""
+    missing = [row for row in rows if name in row.scores and row.scores[name] is None]
+    overlap = f"dice.{name.partition('.')[2]}"
+    reasons = {None: "not looked at", 0.0: "in one mask only", 1.0: "in neither mask"}
+    told = [reasons.get(row.scores[overlap], "") for row in missing if overlap in row.scores]
+    counted = [f"{told.count(reason)} {reason}" for reason in reasons.values() if reason in told]
+    if not missing or len(told) < len(missing) or "" in told:
+        return str(len(missing) or "")
+    return ", ".join(counted)
 
 
 def _baseline(rows: Sequence[StudyRow], about: About) -> str:

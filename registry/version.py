@@ -15,7 +15,7 @@ from radloop.registry.folders import MANIFEST, RECIPE, WEIGHTS, checksum, is_com
 CHALLENGER = "challenger"
 """Published, and neither promoted nor rejected."""
 PROVISIONAL = "provisional"
-"""Allowed to serve on too few held-out labels for a full judgement."""
+"""Serves, on too few held-out labels for a full judgement."""
 CHAMPION = "champion"
 """Serves."""
 FORMER = "former"
@@ -56,6 +56,11 @@ class Version:
     def state(self) -> str:
         """One of `STATES`."""
         return str(self.manifest["state"])
+
+    @property
+    def serves(self) -> bool:
+        """Whether it is the one that answers."""
+        return self.state in (CHAMPION, PROVISIONAL)
 
     @property
     def reason(self) -> str:
@@ -117,6 +122,6 @@ def _state(tags: Mapping[str, str], serves: bool, judged_provisionally: bool) ->
     given = tags.get("state", CHALLENGER)
     if serves:
         return PROVISIONAL if given == PROVISIONAL or judged_provisionally else CHAMPION
-    if tags.get("promoted") and given in (CHALLENGER, PROVISIONAL):
-        return FORMER
+    if given in (CHALLENGER, PROVISIONAL):
+        return FORMER if tags.get("promoted") else CHALLENGER
     return given

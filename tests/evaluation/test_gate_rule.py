@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -22,6 +22,7 @@ def against(differences: list[float], **more) -> Decision:
     return judge(patients(*(0.5 + d for d in differences)), patients(*[0.5] * len(differences)), None, MARGIN, **more)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-0.4, 0.4), min_size=6, max_size=20))
 def test_from_six_patients_students_bound_decides(differences: list[float]) -> None:
     exact = [round(0.5 + d, 6) - 0.5 for d in differences]
@@ -39,6 +40,7 @@ def test_from_six_patients_students_bound_decides(differences: list[float]) -> N
         assert decision.serves is bool(lower > -MARGIN)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-0.4, 0.4), min_size=1, max_size=5))
 def test_under_six_the_mean_and_the_worst_patient_decide(differences: list[float]) -> None:
     decision = against(differences)
@@ -50,6 +52,7 @@ def test_under_six_the_mean_and_the_worst_patient_decide(differences: list[float
         assert decision.serves is bool(mean >= -MARGIN and worst >= -5 * MARGIN)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_the_same_model_again_always_serves(scores: list[float]) -> None:
     assert judge(patients(*scores), patients(*scores), None, MARGIN).serves

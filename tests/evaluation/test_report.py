@@ -134,6 +134,15 @@ def test_the_page_tells_blind_labels_apart_only_where_known() -> None:
     assert "Blind and anchored" not in html_report(unknown, ABOUT)
 
 
+def test_the_page_says_why_a_study_has_no_value() -> None:
+    text = " ".join(Page(html_report(ROWS, ABOUT)).text.split())
+    assert "dice.tumour 0.250 0.000 to 0.500 2 1 not looked at" in text
+    scores = [(0.0, None), (1.0, None), (0.0, None), (0.0, 40.0)]
+    rows = [study_row(str(i), str(i), {"dice": {"x": a}, "hd95": {"x": b}}) for i, (a, b) in enumerate(scores)]
+    text = " ".join(Page(html_report(rows, ABOUT)).text.split())
+    assert "2 in one mask only, 1 in neither mask" in text
+
+
 def test_names_cannot_become_markup() -> None:
     hostile = [study_row("<script>alert(1)</script>", "<b>", {"dice": {"$x^2<i>": 0.5}})]
     text = html_report(hostile, About("r", 1, "<u>", "<u>", "<u>", title="<u>$title"))

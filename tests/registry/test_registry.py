@@ -40,8 +40,12 @@ def test_a_promoted_version_serves_with_all_its_files(registry: Registry, publis
 
 def test_a_provisional_version_stays_marked(registry: Registry, publish) -> None:
     assert registry.promote(publish(gate={"provisional": True})).state == "provisional"
-    assert registry.promote(publish(state="provisional")).state == "provisional"
+    second = publish(state="provisional")
+    assert not second.serves  # provisional is a way to serve, and it does not yet
+    assert second.state == "challenger"
+    assert registry.promote(second).state == "provisional"
     assert [v.state for v in registry.versions("liver")] == ["former", "provisional"]
+    assert [v.serves for v in registry.versions("liver")] == [False, True]
 
 
 def test_another_process_sees_a_change_within_a_second(registry: Registry, home: Home, publish) -> None:
