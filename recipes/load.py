@@ -138,10 +138,10 @@ def _values(text: str, known: list[Statement]) -> tuple[dict[str, Any] | None, s
             return tomllib.loads("\n".join(lines)), lost, found
         except tomllib.TOMLDecodeError as error:
             where = _FOUND_IN.search(str(error))
-            line, column = (int(where[1]), int(where[2])) if where and where[1] else (len(lines), 1)
+            line, column = (int(where[1]), int(where[2])) if where and where[1] else (len(lines), len(lines[-1]) + 1)
             bad = next((s for s in known if s.first <= line <= s.last), None) or (known[-1] if known else None)
             reason = _FOUND_IN.sub("", str(error))
-            found.append(_syntax_mistake(reason, line, lines[line - 1][column - 1 : column], bad, known))
+            found.append(_syntax_mistake(reason, line, lines[line - 1][column - 1 : column] or "\n", bad, known))
             blank = bad is None or not "".join(lines[bad.first - 1 : bad.last]).strip()
             if bad is None or bad.table or blank or (reason == "Unclosed array" and bad == known[-1]):
                 return None, lost, found
@@ -163,8 +163,8 @@ def _syntax_mistake(reason: str, line: int, character: str, bad: Statement | Non
         return Mistake(
             bad.first, f"what is in {{ }} must be on one line; or write a table [{name}] with a line for each"
         )
-    if character == "\n" and reason.startswith("Illegal character"):
-        return Mistake(line, f"the text of {name!r} is not closed; end it with a quote")
+    if bad and character == "\n" and reason.startswith(("Illegal character", "Unterminated string")):
+        return Mistake(bad.first, f"the text of {name!r} is not closed; end it with a quote")
     if bad and reason == "Invalid value":
         return Mistake(line, f"the value of {name!r} is not valid; texts need quotes, yes and no are true and false")
     where = bad.first if bad and reason.startswith("Unclosed") else line

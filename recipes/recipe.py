@@ -42,7 +42,7 @@ class Preprocess(Part):
     normalise: Literal["zscore", "ct", "rescale"] = "zscore"
     window: tuple[float, float] = (-1000.0, 1000.0)
     mean: float = 0.0
-    deviation: float = Field(500.0, gt=0)
+    deviation: float = Field(default=500.0, gt=0)
 
 
 class Network(Part):
@@ -77,14 +77,14 @@ class Fit(Part):
     """
 
     patch: tuple[PositiveInt, ...] = (64, 64, 64)
-    batch: int = Field(2, ge=1)
-    steps: int = Field(50, ge=1)
-    epochs: int = Field(20, ge=1)
-    minutes: float = Field(0.0, ge=0)
-    learning_rate: float = Field(1e-3, gt=0)
-    foreground: float = Field(0.5, ge=0, le=1)
+    batch: int = Field(default=2, ge=1)
+    steps: int = Field(default=50, ge=1)
+    epochs: int = Field(default=20, ge=1)
+    minutes: float = Field(default=0.0, ge=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    foreground: float = Field(default=0.5, ge=0, le=1)
     mirror: tuple[int, ...] = ()
-    ema: float = Field(0.99, ge=0, lt=1)
+    ema: float = Field(default=0.99, ge=0, lt=1)
 
 
 class Gate(Part):
@@ -96,9 +96,9 @@ class Gate(Part):
         retrain_after: new labels that start a training by themselves; 0 never does.
     """
 
-    margin: float = Field(0.02, gt=0, lt=1)
-    first_model_after: int = Field(5, ge=1)
-    retrain_after: int = Field(0, ge=0)
+    margin: float = Field(default=0.02, gt=0, lt=1)
+    first_model_after: int = Field(default=5, ge=1)
+    retrain_after: int = Field(default=0, ge=0)
 
 
 class Recipe(Part):
@@ -117,7 +117,7 @@ class Recipe(Part):
     modality: Modality = "CT"
     dimension: Literal[2, 3] = 3
     channels: tuple[str, ...] = ("image",)
-    display_channel: int = Field(0, ge=0)
+    display_channel: int = Field(default=0, ge=0)
     labels: dict[str, int]
     preprocess: Preprocess = Preprocess()
     network: Network = Network()
