@@ -16,6 +16,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
+
 from radloop.recipes.errors import BadImage, BadInput, BadLabel
 from radloop.recipes.volume import Volume
 from radloop.studies import itk_files
@@ -26,8 +27,6 @@ Names = dict[str, int]
 _NIFTI = (".nii.gz", ".nii")
 _BROKEN = (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, gzip.BadGzipFile, ValueError)
 _SEGMENT_NAME = re.compile(r"^Segment(\d+)_Name$")
-# The luma of ITU-R BT.601, for pictures in colour.
-_LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def read_volume(path: Path) -> Volume:
@@ -51,7 +50,7 @@ def read_volume(path: Path) -> Volume:
         array, affine = _read_nifti(path)
     else:
         raw = itk_files.read(path)
-        array, affine = _grey(raw.array, path.name), raw.affine
+        array, affine = itk_files.grey(raw.array, path.name), raw.affine
     _check_numbers(array, path.name)
     return Volume(array[np.newaxis], _checked_affine(affine, path.name))
 
@@ -267,19 +266,6 @@ def _check_numbers(array: np.ndarray, name: str) -> None:
         raise BadImage(msg)
 
 
-def _grey(array: np.ndarray, name: str) -> np.ndarray:
-    if array.ndim == 3:
-        return array
-    colours = array.shape[0]
-    if colours > 4:
-        msg = f"{name} has {colours} values a voxel; give one (grey), or one file a channel"
-        raise BadImage(msg)
-    if colours == 2 or (np.array_equal(array[0], array[1]) and np.array_equal(array[0], array[2])):
-        return array[0]  # grey with transparency, or grey saved as colour
-    luma = np.tensordot(_LUMA, array[:3].astype(np.float64), axes=1)
-    return np.rint(luma).astype(array.dtype) if array.dtype.kind in "iu" else luma.astype(array.dtype)
-
-
 def _ids(array: np.ndarray, name: str) -> np.ndarray:
     if array.dtype.kind in "ub" or array.dtype.kind == "i" or _all_whole(array):
         whole = array
@@ -301,7 +287,7 @@ def _segments(raw: itk_files.Raw, name: str) -> tuple[np.ndarray, Names | None]:
     """Ids and names of a file; the segments of several layers are merged where no two share a voxel."""
     numbers = sorted(int(m[1]) for m in map(_SEGMENT_NAME.match, raw.header) if m)
     if not numbers:
-        return (raw.array if raw.array.ndim == 3 else _grey(raw.array, name)), None
+        return (raw.array if raw.array.ndim == 3 else itk_files.grey(raw.array, name)), None
     layers = raw.array if raw.array.ndim == 4 else raw.array[np.newaxis]
     merged = np.zeros(layers.shape[1:], np.uint16)
     names: Names = {}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from radloop.recipes.errors import BadImage, NoSpace
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -103,11 +104,39 @@ def write(path: Path, array: np.ndarray, affine: np.ndarray, header: dict[str, s
         itk.imwrite(image, str(path), compression=True)
         whole = np.array_equal(read(path).array, array)
     except (RuntimeError, BadImage) as error:
-        msg = f"cannot write {path.name}: {_last_line(error)}; free some space or allow writing, then send it again"
+        msg = f"cannot write {path.name}: {last_line(error)}; free some space or allow writing, then send it again"
         raise NoSpace(msg) from error
     if not whole:
         msg = f"cannot write {path.name}: the disk took only a part of it; free some space, then send it again"
         raise NoSpace(msg)
+
+
+def component(path: Path) -> Any:
+    """The ITK type that holds a file's voxels; what is wider than 32 bits becomes float32.
+
+    Raises:
+        BadImage: ITK cannot read it.
+    """
+    return _component(_open(path))
+
+
+def grey(array: np.ndarray, name: str) -> np.ndarray:
+    """One value a voxel, (X, Y, Z), of an image in colour, (2-4, X, Y, Z); others as they are.
+
+    Colours become the luma of ITU-R BT.601; transparency is left out.
+
+    Raises:
+        BadImage: there are more values a voxel than a colour has.
+    """
+    if array.ndim == 3:
+        return array
+    if array.shape[0] > 4:
+        msg = f"{name} has {array.shape[0]} values a voxel; give one (grey), or one file a channel"
+        raise BadImage(msg)
+    if array.shape[0] == 2 or (np.array_equal(array[0], array[1]) and np.array_equal(array[0], array[2])):
+        return array[0]  # grey with transparency, or grey saved as colour
+    luma = np.tensordot(np.array([0.299, 0.587, 0.114]), array[:3].astype(np.float64), axes=1)
+    return np.rint(luma).astype(array.dtype) if array.dtype.kind in "iu" else luma.astype(array.dtype)
 
 
 def _open(path: Path) -> Any:
@@ -131,7 +160,7 @@ def _open(path: Path) -> Any:
 
 
 def _component(io: Any) -> Any:
-    """The wrapped ITK type that holds a file's voxels without loss."""
+    """The ITK type that holds a file's voxels; what is wider than 32 bits becomes float32."""
     import itk
 
     enums = itk.CommonEnums
@@ -140,8 +169,9 @@ def _component(io: Any) -> Any:
         enums.IOComponent_CHAR: itk.SS,
         enums.IOComponent_SHORT: itk.SS,
         enums.IOComponent_USHORT: itk.US,
-        enums.IOComponent_FLOAT: itk.F,
-    }.get(io.GetComponentType(), itk.D)
+        enums.IOComponent_INT: itk.SI,
+        enums.IOComponent_UINT: itk.UI,
+    }.get(io.GetComponentType(), itk.F)
 
 
 def _affine(path: Path, io: Any) -> np.ndarray:
@@ -156,10 +186,11 @@ def _affine(path: Path, io: Any) -> np.ndarray:
 
 
 def _refused(path: Path, error: Exception) -> BadImage:
-    return BadImage(f"{path.name} cannot be read: {_last_line(error)}; it may be cut short or no image, copy it again")
+    return BadImage(f"{path.name} cannot be read: {last_line(error)}; it may be cut short or no image, copy it again")
 
 
-def _last_line(error: Exception) -> str:
+def last_line(error: Exception) -> str:
+    """What an ITK error says, without the places in its source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     texts = [line for line in lines if not line.startswith(("Filename", "File name"))]
     return (texts or ["unknown reason"])[-1].rstrip(".")
