@@ -22,6 +22,7 @@ def merge_answers(path: Path, new: Rows) -> None:
         NoSpace: the disk is full or read-only; the table is as before.
     """
     columns, rows = _read(path)
+    before = [list(columns), [dict(row) for row in rows]]
     wanted = {name for row in new.values() for name, value in row.items() if value}
     if not wanted and not rows:
         return
@@ -34,9 +35,9 @@ def merge_answers(path: Path, new: Rows) -> None:
         if row is None:
             row = {"image": study}
             rows.append(row)
-        for name, value in answers.items():
-            row[name] = row.get(name) or value
-    _write(path, columns, rows)
+        row |= {name: row.get(name) or value for name, value in answers.items() if value}
+    if [columns, rows] != before:
+        _write(path, columns, rows)
 
 
 def drop_answers(path: Path, ids: Collection[str]) -> None:

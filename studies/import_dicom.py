@@ -3,8 +3,8 @@
 The rule, a study (StudyInstanceUID) at a time:
 
 1. Left out: what is no image of CT, MR, PT, CR or DX (SEG, SR, RTSTRUCT, dose reports); screen saves (secondary
-   capture); localizers; derived or secondary series of CT, MR and PT; fewer than 5 slices of CT, MR and PT; enhanced
-   multi-frame files; several images at one place; uneven gaps; a tilted gantry.
+   capture); localizers; derived or secondary series of CT, MR and PT; fewer than 5 slices of CT, MR and PT; several
+   images at one place (time points, echoes, several multi-frame files); uneven gaps; a tilted gantry.
 2. Of the rest the series with the most slices; then the thinnest slices; then the lowest series number.
 
 X-ray pictures (CR, DX) are no stack: each is a study of its own.
@@ -99,14 +99,17 @@ class DicomSeries:
     """Files of one series on their way to one NIfTI file."""
 
     files: tuple[Path, ...]
+    name: str
     ending: str = ".nii.gz"
 
     def write(self, path: Path) -> None:
         """Converts to `.nii.gz`, values in HU (or the series' own units): int16 where they fit, else float32."""
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / self.name  # what the reader says names the study
+            folder.mkdir()
             for number, file in enumerate(self.files):
-                os.symlink(file.resolve(), Path(folder) / f"{number:05d}.dcm")
-            volume = read_volume(Path(folder))
+                (folder / f"{number:05d}.dcm").symlink_to(file.resolve())
+            volume = read_volume(folder)
         save_volume(path, volume.array[0], volume.affine)
 
 
@@ -187,7 +190,7 @@ def _without_copies(files: list[Header], src: Path, excluded: list[tuple[str, st
         if first.setdefault(uid, header) is not header:
             copies.append(header)
     if copies:
-        excluded.append((_name(copies, src), f"copies of {len(copies)} images that lie elsewhere too"))
+        excluded.append((_name(copies, src), f"copies ({len(copies)}) of images that lie elsewhere too"))
     return list(first.values())
 
 
@@ -207,13 +210,18 @@ def _unusable(files: list[Header]) -> str:
         return "screen save (secondary capture)"
     if "SECONDARY" in first.image_type[1:2] or (first.modality in VOLUMES and first.image_type[:1] == ["DERIVED"]):
         return f"derived images ({chr(92).join(first.image_type[:3])})"
-    if any(h.numbers("NumberOfFrames").sum() > 1 for h in files):
-        return "enhanced multi-frame DICOM is not read; convert it to classic DICOM or NIfTI (dcm2niix)"
     if first.modality in PICTURES:
         return ""
-    if len(files) < FEWEST_SLICES:
-        return f"{len(files)} slices; a volume has at least {FEWEST_SLICES}"
-    return _geometry_problem(files)
+    if _slices(files) < FEWEST_SLICES:
+        return f"{_slices(files)} slices; a volume has at least {FEWEST_SLICES}"
+    if _slices(files) > len(files) > 1:
+        return f"{len(files)} multi-frame files in one series (time points or echoes); export one of them"
+    # the places of a multi-frame file's slices are looked at when it is converted
+    return _geometry_problem(files) if len(files) > 1 else ""
+
+
+def _slices(files: list[Header]) -> int:
+    return sum(max(1, int(h.numbers("NumberOfFrames").sum())) for h in files)
 
 
 def _geometry_problem(files: list[Header]) -> str:
@@ -250,12 +258,12 @@ def _choose(group: list[list[Header]], src: Path, excluded: list[tuple[str, str]
 
 
 def _rank(files: list[Header]) -> tuple[int, float, float, str]:
-    return -len(files), _thickness(files), _number(files), files[0].text("SeriesInstanceUID")
+    return -_slices(files), _thickness(files), _number(files), files[0].text("SeriesInstanceUID")
 
 
 def _why(best: list[Header], other: list[Header]) -> str:
-    if len(best) > len(other):
-        return f"more slices ({len(best)} > {len(other)})"
+    if _slices(best) > _slices(other):
+        return f"more slices ({_slices(best)} > {_slices(other)})"
     if _thickness(best) < _thickness(other):
         return f"thinner slices ({_thickness(best):g} < {_thickness(other):g} mm)"
     return "the lower series number"
@@ -286,7 +294,8 @@ def _name_studies(chosen: list[list[Header]], src: Path) -> list[Incoming]:
     for name, files in wanted:
         # pictures of one series share the number; the tail of a hash keeps ids apart and the same at every import
         name = name if often[name] == 1 else f"{name}_{_digest(files[0].text('SOPInstanceUID'))}"
-        studies.append(Incoming(name, _name(files, src), (DicomSeries(_in_order(files)),), answers=_answers(files[0])))
+        channels = (DicomSeries(_in_order(files), name),)
+        studies.append(Incoming(name, _name(files, src), channels, answers=_answers(files[0])))
     return sorted(studies, key=lambda study: study.id)
 
 

@@ -58,19 +58,19 @@ class ChannelOf4D:
     ending: str = ".nii.gz"
 
     def write(self, path: Path) -> None:
-        """Cuts the channel out, voxels and scaling untouched."""
+        """Cuts the channel out; scaled voxels become float32, others keep their type."""
         try:
             whole = nib.load(self.path)
-            voxels = np.asanyarray(whole.dataobj.get_unscaled()[..., self.channel])
-            slope, intercept = whole.header.get_slope_inter()
-        except (OSError, EOFError, ValueError, AttributeError, nib.filebasedimages.ImageFileError) as error:
+            voxels = np.asarray(whole.dataobj[..., self.channel])
+        except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
             msg = f"{self.path.name} cannot be read as a 4D NIfTI file ({error}); it may be cut short, copy it again"
             raise BadImage(msg) from error
-        header = whole.header.copy()
-        header.set_data_shape(voxels.shape)
-        header.set_slope_inter(slope, intercept)
-        image = nib.Nifti1Image(voxels, whole.affine, header)
-        image.header.set_slope_inter(1 if slope is None else slope, 0 if intercept is None else intercept)
+        if voxels.dtype == np.float64:
+            voxels = voxels.astype(np.float32)
+        image = nib.Nifti1Image(voxels, whole.affine)
+        image.set_sform(whole.affine, 1)
+        image.set_qform(whole.affine, 1)
+        image.header.set_xyzt_units("mm")
         nib.save(image, path)
 
 
