@@ -1,0 +1,116 @@
+"""3D Slicer's own client, unmodified, goes once around the loop with the parameters that its module sends."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import itk
+import nibabel as nib
+import numpy as np
+import pytest
+
+INFER = {"result_extension": ".nrrd", "result_dtype": "uint8"}  # MONAILabel.py, logic.infer
+
+
+@pytest.fixture
+def client(server, slicer: ModuleType, tmp_path: Path):
+    return slicer.MONAILabelClient(server.url, str(tmp_path), "user-xyz")
+
+
+def gui_params(info: dict, section: str, name: str) -> dict:
+    """MONAILabel.py, getParamsFromConfig."""
+    config = info.get(section, {}).get(name, {}).get("config", {})
+    return {k: v[0] if isinstance(v, list) else v for k, v in config.items()}
+
+
+def test_info_is_what_the_module_shows(client) -> None:
+    info = client.info()
+    assert not client.auth_enabled()
+    assert info["labels"] == ["lesion", "organ", "vessel"]
+    assert "config" not in info  # Slicer would ask for a newer server
+    assert {m["type"] for m in info["models"].values()} == {"segmentation"}
+    assert info["models"]["tiny"]["labels"] == {"lesion": 1, "organ": 2}
+    assert "random" in info["strategies"]
+    assert info["datastore"]["total"] >= 13
+    for stats in info["train_stats"].values():
+        assert stats["total_epochs"] >= 1
+        assert np.isfinite(stats["best_metric"])
+
+
+def test_next_sample_names_an_image_to_download(client, server) -> None:
+    sample = client.next_sample("random", gui_params(client.info(), "strategies", "random"))
+    assert "path" not in sample
+    assert sample["name"] == f"{sample['id']}.nii.gz"
+    reply = server.get("/datastore/image", params={"image": sample["id"]})
+    assert reply.content == (server.studies / sample["name"]).read_bytes()
+
+
+def test_mask_comes_back_on_the_image_grid(client, server, kit: SimpleNamespace) -> None:
+    file, params = client.infer("tiny", "s00", gui_params(client.info(), "models", "tiny") | INFER)
+    answer, image = itk.imread(file), itk.imread(str(server.studies / "s00.nii.gz"))
+    assert itk.array_from_image(answer).dtype == np.uint8
+    assert tuple(answer.GetLargestPossibleRegion().GetSize()) == kit.shape
+    np.testing.assert_allclose(np.array(answer.GetOrigin()), np.array(image.GetOrigin()), atol=1e-3)
+    np.testing.assert_allclose(
+        itk.array_from_matrix(answer.GetDirection()), itk.array_from_matrix(image.GetDirection()), atol=1e-4
+    )
+    np.testing.assert_allclose(np.array(answer.GetSpacing()), np.array(image.GetSpacing()), atol=1e-4)
+    assert params["label_names"] == {"lesion": 1, "organ": 2}
+    assert params["notice"] == "not for clinical use"
+
+
+def test_submitted_mask_is_stored_by_name_not_by_scene_order(
+    client, server, kit: SimpleNamespace, tmp_path: Path
+) -> None:
+    file = kit.mask_file(tmp_path / "scene.nii.gz", value=2)
+    info = [{"name": "organ", "idx": 1}, {"name": "lesion", "idx": 2}, {"name": "vessel", "idx": 3}]
+    result = client.save_label("s01", str(file), params={"label_info": info})
+    assert [s["recipe"] for s in result["saved"]] == ["tiny"]
+    stored = nib.load(client.download_label("s01", "final"))
+    assert set(np.unique(np.asarray(stored.dataobj))) == {0, 1}  # lesion is 1 in the recipe
+    np.testing.assert_allclose(stored.affine, kit.affine, atol=1e-4)
+    known = server.get("/datastore/label/info", params={"label": "s01", "tag": "final"}).json()
+    assert known["labels"][0]["author"] == "user-xyz"
+    assert known["labels"][0]["shown_version"] == ""
+    assert set(known["labels"][0]["names"]) == {"organ", "lesion"}
+
+
+def test_session_of_an_image_that_is_not_in_the_studies(client, kit: SimpleNamespace, tmp_path: Path) -> None:
+    image = kit.make_study(tmp_path, "volume", 5)
+    session = client.create_session(str(image))["session_id"]
+    assert client.get_session(session)
+    file, params = client.infer("tiny", "4: Thorax/lung", dict(INFER), session_id=session)
+    assert tuple(itk.imread(file).GetLargestPossibleRegion().GetSize()) == kit.shape
+    assert "message" in params or params["version"]
+    client.remove_session(session)
+    with pytest.raises(Exception) as caught:  # the client's exception hides its message
+        client.infer("tiny", "x", dict(INFER), session_id=session)
+    assert "session" in caught.value.msg
+
+
+def test_uploaded_image_becomes_a_study(client, kit: SimpleNamespace, tmp_path: Path) -> None:
+    image = kit.make_study(tmp_path, "whatever", 6)
+    assert client.upload_image(str(image), "uploaded 1.2.840")["image"] == "uploaded 1.2.840"
+    assert "uploaded 1.2.840" in client.datastore()["objects"]
+
+
+def test_training_as_the_train_button_starts_it(client, server, kit: SimpleNamespace, tmp_path: Path) -> None:
+    file = kit.mask_file(tmp_path / "mask.nii.gz")
+    for number in range(12):
+        client.save_label(f"s{number:02d}", str(file), params={"label_info": [{"name": "lesion", "idx": 1}]})
+    assert client.train_stop() is None
+    assert not client.train_status(check_if_running=True)
+    task = client.train_start("tiny", gui_params(client.info(), "trainers", "tiny"))
+    assert task["status"] in ("SUBMITTED", "RUNNING")
+    until = time.monotonic() + 150
+    while client.train_status()["status"] in ("SUBMITTED", "RUNNING") and time.monotonic() < until:
+        time.sleep(0.5)
+    done = client.train_status()
+    assert done["status"] == "DONE", done
+    assert str(server.folder) not in json.dumps(done)
+    stats = client.info()["train_stats"]["tiny"]
+    assert stats["total_time"] > 0
+    assert stats["version"] >= 1
