@@ -59,9 +59,7 @@ def labelled_cases(
             continue
         study = studies.get(study_id)
         if study is None:
-            log.warning(
-                "label %d is of study %r, which is not in %s; it is left out", row.id, study_id, folder.path.name
-            )
+            log.warning("label %d is left out: study %r is not in %s", row.id, study_id, folder.path.name)
             continue
         side = side_of[study.patient]
         if side not in sides:

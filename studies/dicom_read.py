@@ -311,6 +311,7 @@ def _read_many(folder: Path, stack: _Stack) -> np.ndarray:
     try:
         reader.Update()
     except RuntimeError as error:
-        msg = f"{folder.name} has slices that cannot be read ({itk_files.last_line(error)}); export it again"
+        reason = itk_files.last_line(error).replace(f"{folder}/", "")
+        msg = f"{folder.name} has slices that cannot be read ({reason}); export it again"
         raise BadImage(msg) from error
     return itk.array_from_image(reader.GetOutput()).T

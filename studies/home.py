@@ -19,6 +19,7 @@ class Home:
 
     Raises:
         NoSpace: a part cannot be made (disk full or read-only).
+        BadInput: a file is where a folder must be.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -51,8 +52,12 @@ class Home:
 
     def _folder(self, name: str) -> Path:
         folder = self.path / name if name else self.path
-        with writing(str(folder)):
-            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with writing(str(folder)):
+                folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            msg = f"state cannot be kept in {folder}: a file is in the way; give another folder with --home DIR"
+            raise BadInput(msg) from error
         return folder
 
     @property

@@ -192,7 +192,7 @@ def _open_nifti(path: Path) -> nib.Nifti1Image:
     try:
         image = nib.load(path, mmap=False)
     except _BROKEN as error:
-        msg = f"{path.name} is not a NIfTI file ({_one_line(error)}); it may be cut short, copy it again"
+        msg = f"{path.name} is not a NIfTI file ({_one_line(error, path)}); it may be cut short, copy it again"
         raise BadImage(msg) from error
     if not isinstance(image, nib.Nifti1Image | nib.Nifti2Image):
         msg = f"{path.name} is a {type(image).__name__}, not a NIfTI file; convert it to .nii.gz"
@@ -207,13 +207,14 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if dtype.kind not in "iufb":
         msg = f"{path.name} has voxels of type {dtype}; give one number a voxel (grey values, not colour)"
         raise BadImage(msg)
-    scaled = image.header.get_slope_inter() not in ((None, None), (1.0, 0.0))
+    # The header's own factors are blanked once the image is open; its array keeps them.
+    scaled = (image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0)
     try:
         # float32 holds every scaled int16 apart and needs half of nibabel's default.
         wide = scaled or (dtype.itemsize > 4 and dtype.kind == "f")
         array = np.asarray(image.dataobj, dtype=np.float32) if wide else np.asarray(image.dataobj)
     except _BROKEN as error:
-        msg = f"{path.name} cannot be read to its end ({_one_line(error)}); it may be cut short, copy it again"
+        msg = f"{path.name} cannot be read to its end ({_one_line(error, path)}); it may be cut short, copy it again"
         raise BadImage(msg) from error
     native = array.dtype.newbyteorder("=")
     return array.reshape(shape, order="F").astype(native, copy=False), _nifti_affine(image, path.name)
@@ -346,5 +347,7 @@ def _segment_header(mask: np.ndarray, names: Names) -> dict[str, str]:
     return header
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
+def _one_line(error: BaseException, path: Path) -> str:
+    # Where the server keeps its files is nobody's business.
+    text = " ".join(str(error).replace(f"{path.parent}/", "").split())
+    return text[:120] or type(error).__name__

@@ -186,7 +186,9 @@ def _affine(path: Path, io: Any) -> np.ndarray:
 
 
 def _refused(path: Path, error: Exception) -> BadImage:
-    return BadImage(f"{path.name} cannot be read: {last_line(error)}; it may be cut short or no image, copy it again")
+    # Where the server keeps its files is nobody's business.
+    reason = last_line(error).replace(f"{path.parent}/", "")
+    return BadImage(f"{path.name} cannot be read: {reason}; it may be cut short or no image, copy it again")
 
 
 def last_line(error: Exception) -> str:

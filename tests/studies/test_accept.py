@@ -152,7 +152,7 @@ def test_another_grid_is_refused_with_both_grids(folder, ledger, organs, draw, a
 
 def test_another_shape_is_refused(folder, ledger, organs, tmp_path, affine):
     write_mask(tmp_path / "small.nii.gz", np.ones((3, 4, 5), np.uint8), affine)
-    with pytest.raises(BadLabel, match="3x4x5 voxels.*9x8x7 voxels"):
+    with pytest.raises(BadLabel, match=r"3x4x5 voxels.*9x8x7 voxels"):
         accept_label(folder, ledger, organs, "a", tmp_path / "small.nii.gz", author="Ada")
 
 
