@@ -9,10 +9,12 @@ import math
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.scoring import ScoringMethod
@@ -35,6 +37,7 @@ from radloop.studies.cases import labelled_cases
 from radloop.studies.datastore_folder import FINAL, FolderDatastore
 from radloop.studies.folder import StudiesFolder
 from radloop.studies.home import Home
+from radloop.studies.images import write_mask
 from radloop.studies.ledger import Ledger
 from radloop.trainers.segmentation import SegmentationTrain
 
@@ -229,9 +232,17 @@ class RadloopApp(MONAILabelApp):
             logger.warning("training %d of %s ended with the last server", training.id, training.recipe)
         for name, reason in sync_view(self.folder, self.ledger, self.recipes):
             logger.warning("%s is not shown or not imported: %s", name, reason)
-        for recipe in self.recipes:
-            self.champions.or_none(recipe.name)
+        threading.Thread(target=self._warm_up, name="radloop-warm-up", daemon=True).start()
         logger.info("serving %s; %s", ", ".join(r.name for r in self.recipes), NOTICE)
+
+    def _warm_up(self) -> None:
+        """Loads what the first click would wait for: the registry, ITK and the serving weights."""
+        for recipe in self.recipes:
+            version = self.champions.or_none(recipe.name)
+            if version:
+                _guarded(lambda v=version: self.champions.predictor(v), f"version {version.number} of {recipe.name}")
+        with tempfile.TemporaryDirectory(prefix="radloop-") as folder:
+            write_mask(Path(folder) / "warm.nrrd", np.zeros((2, 2, 2), np.uint8), np.eye(4))
 
     def on_save_label(self, image_id: str, label_id: str) -> dict[str, Any]:
         """Tells the viewer what the ledger got, and starts a training where the recipe asks for one."""

@@ -24,6 +24,7 @@ from radloop.apps.guard_rules import Call
 from radloop.apps.page import status_page
 from radloop.apps.replies import Reply, answer_errors, error_reply, hidden_folders, is_expected, preflight
 from radloop.recipes.errors import BadInput, Conflict, NotFound, closest
+from radloop.studies.folder import valid_id
 
 logger = logging.getLogger(__name__)
 TASKS = ("train", "batch_infer", "scoring")
@@ -118,7 +119,7 @@ def _check_state(scope: Scope, name: str, query: dict[str, str], instance: objec
 
 def _checked_name(files: list[str]) -> str:
     name = guard.named_after(files[0]) if files else ""
-    if not files or not guard.valid_id(name):
+    if not files or not valid_id(name):
         msg = f"file name {name!r} gives no study id; name the study with ?image=ID"
         raise BadInput(msg)
     return name

@@ -173,7 +173,7 @@ class FolderDatastore(Datastore):
             raise BadInput(msg)
         with as_upload(image_filename, image_id, ending) as upload:
             read_volume(upload)
-            with self._lock:
+            with self._lock, writing(f"image {image_id}"):
                 if image_id in self.folder.studies() or (self.folder.path / image_id).exists():
                     msg = f"study {image_id!r} is here already; give the new image another id"
                     raise Conflict(msg)

@@ -55,13 +55,13 @@ def recipes_of(
         return list(recipes)
     mask, inside = read_named_mask(file)
     values = ids_in(mask.array[0])
-    names = {value: name for name, value in (inside or {}).items()}
-    if inside is None and label_info:
-        names = name_values(values, label_info, file.name)
-    if not names:
+    if inside is None and not label_info:
         return [recipes[0]]
-    named = set(names.values())
-    present = {name for value, name in names.items() if value in values}
+    if inside is not None:
+        named, present = set(inside), {name for name, value in inside.items() if value in values}
+    else:
+        present = set(name_values(values, label_info or (), file.name).values())
+        named = {str(entry["name"]) for entry in label_info or ()}
     chosen = [r for r in recipes if present & set(r.labels)]
     if not chosen:
         listed = [r for r in recipes if named & set(r.labels)]

@@ -1,0 +1,173 @@
+"""The datastore by itself: full disks, read-only folders, several recipes, two writers at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from radloop.recipes.errors import BadLabel, Conflict, NoSpace, NotFound
+from radloop.recipes.load import parse_recipe
+from radloop.studies.datastore_folder import FolderDatastore
+from radloop.studies.folder import StudiesFolder
+from radloop.studies.home import Home
+from radloop.studies.ledger import Ledger
+
+BIG = (64, 64, 40)
+
+
+def recipe(name: str, labels: str):
+    return parse_recipe(f'name = "{name}"\nlabels = {{ {labels} }}\n')
+
+
+TWO = (recipe("tiny", "lesion = 1, organ = 2"), recipe("second", "vessel = 1"))
+
+
+def open_store(studies: Path, home: Path, found=None) -> FolderDatastore:
+    at = Home(home)
+    return FolderDatastore(StudiesFolder(studies), at, Ledger(at), TWO, found)
+
+
+@pytest.fixture
+def studies(tmp_path: Path, kit: SimpleNamespace) -> Path:
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    for name in ("a", "b"):
+        kit.make_study(folder, name)
+    return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = os.geteuid() == 0 and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True, check=False
+    ).returncode == 0  # fmt: skip
+    if not mounted:
+        pytest.skip("mounting a small disk needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def noise(path: Path, seed: int) -> Path:
+    """A mask that does not compress."""
+    array = np.random.default_rng(seed).integers(0, 3, BIG).astype(np.uint8)
+    nib.save(nib.Nifti1Image(array, np.eye(4)), path)
+    return path
+
+
+def test_full_disk_loses_no_label_and_says_so(tmp_path: Path, small_disk: Path) -> None:
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    nib.save(nib.Nifti1Image(np.zeros(BIG, np.float32), np.eye(4)), folder / "a.nii.gz")
+    store = open_store(folder, small_disk / "home")
+    kept: list[int] = []
+
+    def save_until_full() -> None:
+        for seed in range(200):
+            rows = store.save_rows("a", str(noise(tmp_path / "m.nii.gz", seed)), "final", {"model": "tiny"})
+            kept.extend(row.id for row in rows)
+
+    with pytest.raises(NoSpace):
+        save_until_full()
+    assert kept
+    assert [row.id for row in store.ledger.history()] == kept
+    for row in store.ledger.history():
+        nib.load(store.ledger.file(row)).get_fdata()
+    assert not list((small_disk / "home").rglob(".tmp-*"))
+
+
+def test_read_only_studies_with_a_home(studies: Path, tmp_path: Path, kit: SimpleNamespace) -> None:
+    if os.geteuid() != 0 or subprocess.run(["mount", "--bind", str(studies), str(studies)], check=False).returncode:
+        pytest.skip("mounting read-only needs root")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(studies)], check=True)
+        store = open_store(studies, tmp_path / "home")
+        mask = str(kit.mask_file(tmp_path / "m.nii.gz"))
+        store.save_label("a", mask, "final", {"model": "tiny"})
+        store.save_label("b", mask, "original", {"model": "tiny"})
+        assert store.get_labeled_images() == ["a"]
+        assert Path(store.get_label_uri("a", "final")).is_file()
+        assert Path(store.get_label_uri("b", "original")).is_file()
+        assert store.status()["label_tags"] == {"final": 1, "original": 1}
+        with pytest.raises(NoSpace):
+            store.add_image("c", str(studies / "a.nii.gz"), {})
+    finally:
+        subprocess.run(["umount", "-l", str(studies)], check=True)
+
+
+def test_a_mask_speaks_for_every_recipe_whose_voxels_it_has(
+    studies: Path, tmp_path: Path, kit: SimpleNamespace
+) -> None:
+    store = open_store(studies, tmp_path / "home")
+    array = np.zeros(kit.shape, np.uint8)
+    array[2:4], array[6:8] = 1, 3
+    nib.save(nib.Nifti1Image(array, kit.affine), tmp_path / "m.nii.gz")
+    info = [{"name": "vessel", "idx": 1}, {"name": "organ", "idx": 2}, {"name": "lesion", "idx": 3}]
+    rows = store.save_rows("a", str(tmp_path / "m.nii.gz"), "final", {"label_info": info, "client_id": "r"})
+    assert [(row.recipe, set(row.names)) for row in rows] == [("tiny", {"organ", "lesion"}), ("second", {"vessel"})]
+    found = [np.asarray(nib.load(store.ledger.file(row)).dataobj) for row in rows]
+    np.testing.assert_array_equal(found[0], array == 3)
+    np.testing.assert_array_equal(found[1], array == 1)
+
+
+def test_an_empty_mask_speaks_for_the_recipe_that_was_shown(
+    studies: Path, tmp_path: Path, kit: SimpleNamespace
+) -> None:
+    store = open_store(studies, tmp_path / "home", found=lambda _recipe, _study: True)
+    store.ledger.record_shown("a", "second", "r", "4")
+    info = [{"name": n, "idx": i} for i, n in enumerate(("lesion", "organ", "vessel"), start=1)]
+    empty = str(kit.mask_file(tmp_path / "m.nii.gz", value=0))
+    (row,) = store.save_rows("a", empty, "final", {"label_info": info, "client_id": "r"})
+    assert (row.recipe, row.shown_version, row.state) == ("second", "4", "held")
+    with pytest.raises(BadLabel, match="no recipe has"):
+        store.save_rows("a", empty, "final", {"label_info": [{"name": "bone", "idx": 1}]})
+
+
+def test_a_label_after_a_proposal_is_not_blind(studies: Path, tmp_path: Path, kit: SimpleNamespace) -> None:
+    store = open_store(studies, tmp_path / "home")
+    mask = str(kit.mask_file(tmp_path / "m.nii.gz"))
+    store.save_label("a", mask, "original", {"model": "tiny", "params": {"version": 3}})
+    assert store.save_rows("a", mask, "final", {"model": "tiny"})[0].shown_version == "3"
+    assert store.save_rows("b", mask, "final", {"model": "tiny"})[0].shown_version == ""
+    store.remove_label("a", "original")
+    assert store.get_labels_by_image_id("a") == {"final": "a"}
+    assert list((tmp_path / "home" / "removed").iterdir())
+
+
+def test_retracting_appends_and_keeps_content(studies: Path, tmp_path: Path, kit: SimpleNamespace) -> None:
+    store = open_store(studies, tmp_path / "home")
+    for value in (1, 2):
+        store.save_label("a", str(kit.mask_file(tmp_path / "m.nii.gz", value=value)), "final", {"model": "tiny"})
+    store.remove_label("a", "final")
+    history = store.ledger.history()
+    assert [row.state for row in history] == ["final", "final", "revoked", "revoked"]
+    assert all(store.ledger.file(row).is_file() for row in history)
+    assert store.get_labeled_images() == []
+    with pytest.raises(NotFound):
+        store.get_label_uri("a", "final")
+    with pytest.raises(Conflict):
+        store.remove_image("a")
+
+
+def test_two_writers_lose_no_fact(studies: Path, tmp_path: Path) -> None:
+    stores = [open_store(studies, tmp_path / "home") for _ in range(2)]
+
+    def write(store: FolderDatastore, who: str) -> None:
+        for number in range(40):
+            store.update_image_info("a", {f"{who}{number}": number})
+
+    threads = [threading.Thread(target=write, args=(s, w)) for s, w in zip(stores, "xy", strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(stores[0].get_image_info("a")) == 81
