@@ -18,10 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from radloop.recipes.errors import BadInput
+
+if TYPE_CHECKING:
+    import torch
 
 Scores = dict[int, "float | None"]
 
@@ -165,7 +169,9 @@ def _check(pred: np.ndarray, true: np.ndarray) -> None:
         raise BadInput(msg)
 
 
-def _surface_input(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) -> tuple[object, object, list[float]]:
+def _surface_input(
+    a: np.ndarray, b: np.ndarray, spacing: Sequence[float]
+) -> tuple[torch.Tensor, torch.Tensor, list[float]]:
     """MONAI's (1, 1, ...) tensors, cut to where either mask is, without a flat third axis."""
     import torch
 
@@ -177,7 +183,7 @@ def _surface_input(a: np.ndarray, b: np.ndarray, spacing: Sequence[float]) -> tu
     if a.ndim == 3 and a.shape[2] == 1:
         a, b, size = a[..., 0], b[..., 0], size[:2]
     box = _box(a | b)
-    one, other = (torch.from_numpy(np.ascontiguousarray(m[box]))[None, None] for m in (a, b))
+    one, other = (torch.from_numpy(np.ascontiguousarray(mask[box]))[None, None] for mask in (a, b))
     return one, other, size
 
 

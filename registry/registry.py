@@ -18,7 +18,7 @@ from radloop.recipes.errors import BadInput, Conflict, NotFound
 from radloop.recipes.recipe import Recipe
 from radloop.registry import folders
 from radloop.registry.manifest import full_manifest, now, tags_of, write_manifest
-from radloop.registry.store import Entry, Store
+from radloop.registry.store import FOREIGN, Entry, Store
 from radloop.registry.tidy import tidy
 from radloop.registry.version import (
     CHALLENGER,
@@ -122,13 +122,19 @@ class Registry:
         """The version that serves, or None; a change by another process shows within a second.
 
         Raises:
-            Conflict: its files are missing or damaged; nothing else is served in its place.
+            Conflict: it is damaged, or not one of radloop's; nothing else is served in its place.
         """
         with self._thread_lock:
             looked, version = self._looked.get(recipe, (-LOOK_EVERY, None))
             if time.monotonic() - looked < LOOK_EVERY:
                 return version
             number = self._store.champion(recipe)
+            if number == FOREIGN:
+                msg = (
+                    f"what serves {recipe!r} in MLflow was registered by another tool; choose one of radloop's own "
+                    f"with `radloop model rollback {recipe} VERSION`{self._existing(recipe)}"
+                )
+                raise Conflict(msg)
             version = None if number is None else self._read(recipe, self._entry(recipe, number), serves=True)
             if version:
                 self._verify_once(version)
@@ -205,7 +211,7 @@ class Registry:
                 raise Conflict(msg)
             tags = {"promoted": now()}
             # Going back along the chain of champions keeps it; anything else becomes its new end.
-            if serving is not None and number not in (serving, *self._ancestors(recipe, serving)):
+            if serving and number not in (serving, *self._ancestors(recipe, serving)):
                 tags["previous"] = str(serving)
             self._store.tag(recipe, entry.key, tags)
             self._store.point(recipe, entry.key)
@@ -216,7 +222,7 @@ class Registry:
 
     def _previous(self, recipe: str) -> int:
         serving = self._store.champion(recipe)
-        if serving is None:
+        if not serving:
             msg = f"no version of {recipe!r} serves, so there is none to go back from{self._existing(recipe)}"
             raise NotFound(msg)
         before = self._ancestors(recipe, serving)

@@ -16,6 +16,8 @@ from radloop.recipes.errors import Conflict
 from radloop.registry.quiet import silence
 
 CHAMPION = "champion"
+FOREIGN = 0
+"""Stands for a version that another tool registered; ours are numbered from 1."""
 
 
 @dataclass(frozen=True)
@@ -71,18 +73,23 @@ class Store:
             found, token = [], None
             while True:
                 page = self._client.search_model_versions(f"name = '{recipe}'", page_token=token)
-                found += [Entry(_number(v.source), str(v.version), dict(v.tags)) for v in page]
+                for version in page:
+                    number = _number(recipe, version.source)
+                    if number:  # what another tool registered under this name is not ours
+                        found.append(Entry(number, str(version.version), dict(version.tags)))
                 token = page.token
                 if not token:
                     return sorted(found, key=lambda entry: entry.number)
 
     def champion(self, recipe: str) -> int | None:
-        """The number of the version that the alias points at."""
+        """The number of the version that the alias points at, None without one, `FOREIGN` where it is not ours."""
         with self._spoken():
             if not self._exists(recipe):
                 return None
             key = self._client.get_registered_model(recipe).aliases.get(CHAMPION)
-            return _number(self._client.get_model_version(recipe, key).source) if key else None
+            if not key:
+                return None
+            return _number(recipe, self._client.get_model_version(recipe, key).source) or FOREIGN
 
     def add(self, recipe: str, number: int, tags: Mapping[str, str]) -> None:
         """Make a version known with its tags, in one transaction; nothing points at it yet."""
@@ -122,8 +129,10 @@ class Store:
             raise Conflict(msg) from error
 
 
-def _number(source: str) -> int:
-    return int(source.rsplit("/", 1)[1])
+def _number(recipe: str, source: str | None) -> int | None:
+    """Our number in `<recipe>/<number>`, or None for any other source."""
+    name, _, number = (source or "").rpartition("/")
+    return int(number) if name == recipe and number.isdecimal() else None
 
 
 def _check_database(database: Path) -> None:

@@ -253,3 +253,18 @@ def test_a_busy_database_is_waited_for(home: Home, registry: Registry, publish) 
 
     threading.Timer(0.5, lambda: other.execute("COMMIT")).start()
     assert registry.promote(version).state == "champion"
+
+
+def test_what_another_tool_registered_is_not_taken_for_a_version(home: Home, registry: Registry, publish) -> None:
+    from mlflow.tracking import MlflowClient
+
+    registry.promote(publish())
+    client = MlflowClient(registry_uri=f"sqlite:///{home.registry_db}", tracking_uri=f"sqlite:///{home.registry_db}")
+    foreign = client.create_model_version("liver", source="s3://elsewhere/model")
+    server = Registry(home)
+    assert [v.number for v in server.versions("liver")] == [1]
+    client.set_registered_model_alias("liver", "champion", foreign.version)
+    with pytest.raises(Conflict, match=r"another tool.*rollback liver VERSION.*versions are 1"):
+        server.champion("liver")
+    assert server.rollback("liver", 1).serves
+    assert server.champion("liver").number == 1

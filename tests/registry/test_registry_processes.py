@@ -122,18 +122,19 @@ def without_network() -> list[str]:
 
 
 @pytest.mark.parametrize("order", ["first", "late"])
-def test_nothing_leaves_the_machine(tmp_path: Path, order: str) -> None:
-    """In a process that MLflow does not excuse, without a network, also when MLflow was imported before us."""
+def test_nothing_leaves_the_machine(tmp_path: Path, home: Home, order: str) -> None:
+    """In a process that MLflow does not excuse, without a network; also where MLflow was imported before us."""
     config = tmp_path / "config"
+    where = home.path if order == "first" else tmp_path / "new"
     done = subprocess.run(
-        [*without_network(), sys.executable, "-c", QUIET, str(tmp_path / "home"), order],
+        [*without_network(), sys.executable, "-c", QUIET, str(where), order],
         env=plain_environment(config),
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found.pop("seconds") < 3
+    assert found.pop("seconds") < 3  # of the processor, so that a busy machine does not decide
     assert found == {"reached": [], "number": 1, "client": "None", "disabled": True, "excused": False}
     assert done.stderr == ""
     if order == "first":
