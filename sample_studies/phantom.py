@@ -79,7 +79,7 @@ def make_lesion(rng: np.random.Generator, anatomy: Anatomy, radius: float, spicu
 def _place_in_lung(rng: np.random.Generator, anatomy: Anatomy, radius: float) -> np.ndarray:
     while True:
         point = rng.uniform((-125, -75, -25), (125, 65, 55))
-        inside = lung_distance(*(np.array([v]) for v in point), anatomy)[0]
+        inside = lung_distance(point[:1], point[1:2], point[2:], anatomy)[0]
         if inside < -(radius + 2) and abs(point[0]) > 45:
             return point
 

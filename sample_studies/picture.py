@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -56,7 +57,7 @@ def _draw_plane(
     if outline.max() > 0.5:
         ax.contour(outline, levels=[0.5], colors=["#ffb000"], linewidths=1.4)
     box = {"facecolor": "black", "alpha": 0.55, "edgecolor": "none", "pad": 1.5}
-    style = {"transform": ax.transAxes, "color": "#e8e8e8", "fontsize": 10, "va": "center", "bbox": box}
+    style: dict[str, Any] = {"transform": ax.transAxes, "color": "#e8e8e8", "fontsize": 10, "va": "center", "bbox": box}
     ax.text(0.02, 0.5, left, ha="left", **style)
     ax.text(0.98, 0.5, right, ha="right", **style)
     ax.text(0.02, 0.94, name, ha="left", **style)

@@ -10,7 +10,7 @@ import json
 import re
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import nibabel as nib
 
@@ -126,7 +126,8 @@ def _images(folder: Path, nnunet: bool) -> tuple[dict[str, tuple[Picture, ...]],
 def _channels(path: Path) -> tuple[Picture, ...]:
     """One file's channels: those of a 4D NIfTI, or itself (also where it cannot be opened: that is said later)."""
     try:
-        shape = nib.load(path).shape if path.name.lower().endswith((".nii", ".nii.gz")) else ()
+        nifti = path.name.lower().endswith((".nii", ".nii.gz"))
+        shape: tuple[int, ...] = cast("nib.Nifti1Image", nib.load(path)).shape if nifti else ()
     except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError):
         shape = ()
     if len(shape) == 4 and shape[3] > 1:

@@ -51,7 +51,11 @@ class LabelNames:
     def _save(self) -> None:
         text = json.dumps(self.ids, ensure_ascii=False, indent=1) + "\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self.path, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
+
+        def write(temporary: Path) -> None:
+            temporary.write_text(text, encoding="utf-8")
+
+        write_whole(self.path, write)
 
 
 def read_names(path: Path) -> dict[str, int]:

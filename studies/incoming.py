@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import nibabel as nib
 import numpy as np
@@ -60,7 +60,7 @@ class ChannelOf4D:
     def write(self, path: Path) -> None:
         """Cuts the channel out; scaled voxels become float32, others keep their type."""
         try:
-            whole = nib.load(self.path)
+            whole = cast("nib.Nifti1Image", nib.load(self.path))
             voxels = np.asarray(whole.dataobj[..., self.channel])
         except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
             msg = f"{self.path.name} cannot be read as a 4D NIfTI file ({error}); it may be cut short, copy it again"
