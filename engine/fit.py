@@ -255,7 +255,7 @@ class _Training:
             if self._bad >= _MOST_BAD_STEPS:
                 rate = self._recipe.fit.learning_rate
                 msg = (
-                    f"training of recipe {self._recipe.name!r} diverged: {self._bad} steps in a row had no finite loss; "
+                    f"training of recipe {self._recipe.name!r} diverged: no finite loss in {self._bad} steps; "
                     f"lower fit.learning_rate (now {rate:g})"
                 )
                 raise RadloopError(msg)

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from radloop.engine.fit import Cancelled
+from radloop.engine.train import train_version
+from radloop.recipes.errors import BadInput, Conflict
+from radloop.recipes.recipe import Recipe
+from radloop.registry.registry import Registry
+from radloop.studies.cases import Case, labelled_cases
+from radloop.studies.folder import StudiesFolder
+from radloop.studies.home import Home
+from radloop.studies.ledger import Ledger
+from radloop.studies.split import SIDES
+
+MakeCase = Callable[..., Case]
+House = tuple[StudiesFolder, Home, Ledger]
+
+
+@pytest.fixture
+def house(make_case: MakeCase, tmp_path: Path, toy_recipe: Recipe) -> House:
+    """Sixteen labelled studies of as many patients."""
+    folder, home = tmp_path / "studies", Home(tmp_path / "home")
+    folder.mkdir()
+    ledger = Ledger(home)
+    for number in range(16):
+        case = make_case(number, shape=(16, 16, 16))
+        case.channels[0].rename(folder / f"{case.study}.nii.gz")
+        ledger.add(case.study, case.study, "toy", "ann", case.label, ".nii.gz", ("bright", "dark"))
+    return StudiesFolder(folder), home, ledger
+
+
+def sides_of(house: House, recipe: Recipe) -> dict[str, str]:
+    return {case.study: case.side for case in labelled_cases(house[0], house[2], recipe, SIDES)}
+
+
+def test_first_model_then_a_challenger_that_starts_from_it(house: House, toy_recipe: Recipe) -> None:
+    folder, home, _ = house
+    first = train_version(folder, home, toy_recipe, epochs=10, threads=1)
+    sides = sides_of(house, toy_recipe)
+    manifest = first.version.manifest
+    assert set(manifest["patients"]["train"]) == {study for study, side in sides.items() if side == "train"}
+    assert set(manifest["held_out"]) == {study for study, side in sides.items() if side == "validation"}
+    assert set(manifest["baseline"]) == set(manifest["held_out"])
+    assert len(manifest["labels"]) == len(manifest["patients"]["train"])
+    assert manifest["torch"] == torch.__version__
+    assert manifest["code_version"]
+    assert manifest["started_from"] is None
+    assert first.decision is not None
+    served = Registry(home).champion("toy")
+    assert (served is not None) == first.decision.serves
+
+    if served is None:
+        Registry(home).rollback("toy", 1)
+    second = train_version(folder, home, toy_recipe, epochs=3, seed=1, threads=1)
+    assert second.version.number == 2
+    assert second.version.manifest["started_from"] == 1
+    assert second.version.manifest["champion"].keys() == second.version.manifest["held_out"].keys()
+    assert second.decision is not None
+    now = Registry(home).champion("toy")
+    assert now is not None
+    assert now.number == (2 if second.decision.serves else 1)
+
+
+def test_a_recipe_with_another_network_starts_anew(house: House, toy_recipe: Recipe) -> None:
+    folder, home, _ = house
+    train_version(folder, home, toy_recipe, epochs=1, threads=1)
+    Registry(home).rollback("toy", 1)
+    wider = Recipe.model_validate(
+        toy_recipe.model_dump() | {"network": toy_recipe.network.model_dump() | {"features": (8, 16, 24)}}
+    )
+    outcome = train_version(folder, home, wider, epochs=1, threads=1)
+    assert outcome.version.manifest["started_from"] is None
+    assert outcome.version.manifest["champion"]
+
+
+def test_only_the_images_given_are_learned_from(house: House, toy_recipe: Recipe) -> None:
+    folder, home, _ = house
+    sides = sides_of(house, toy_recipe)
+    train = [study for study, side in sides.items() if side == "train"]
+    held = [study for study, side in sides.items() if side != "train"]
+    outcome = train_version(folder, home, toy_recipe, epochs=1, threads=1, only=[train[0], held[0]])
+    assert outcome.version.manifest["patients"]["train"] == [train[0]]
+    with pytest.raises(Conflict, match="among the 1 images given"):
+        train_version(folder, home, toy_recipe, epochs=1, threads=1, only=held[:1])
+
+
+def test_folds_cover_every_patient_once_and_never_serve(house: House, toy_recipe: Recipe) -> None:
+    folder, home, _ = house
+    measured: list[str] = []
+    for number in (1, 2):
+        outcome = train_version(folder, home, toy_recipe, epochs=1, threads=1, fold=(number, 2))
+        assert outcome.decision is None
+        assert outcome.version.state == "fold"
+        patients = outcome.version.manifest["patients"]
+        assert not set(patients["train"]) & set(patients["fold"])
+        measured += outcome.version.manifest["held_out"]
+    assert sorted(measured) == sorted(sides_of(house, toy_recipe))
+    assert Registry(home).champion("toy") is None
+    with pytest.raises(BadInput, match="fold 3/2"):
+        train_version(folder, home, toy_recipe, epochs=1, fold=(3, 2))
+
+
+def test_cancelling_publishes_nothing(house: House, toy_recipe: Recipe) -> None:
+    folder, home, _ = house
+    steps: list[int] = []
+    with pytest.raises(Cancelled):
+        train_version(
+            folder,
+            home,
+            toy_recipe,
+            epochs=1,
+            threads=1,
+            progress=lambda p: steps.append(p.step),
+            cancelled=lambda: bool(steps) and steps[-1] >= toy_recipe.fit.steps,  # the training done, not yet judged
+        )
+    assert Registry(home).versions("toy") == []
+    assert not list((home.versions / ".staging").glob("*/model.pt"))
+
+
+def test_no_label_is_a_conflict(tmp_path: Path, toy_recipe: Recipe) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(Conflict, match="no label on the training side"):
+        train_version(StudiesFolder(tmp_path / "empty"), Home(tmp_path / "home"), toy_recipe, epochs=1)
