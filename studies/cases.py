@@ -14,6 +14,8 @@ from radloop.studies.split import Side, Split
 
 log = logging.getLogger(__name__)
 
+_TRAINING: tuple[Side, ...] = ("train",)
+
 
 @dataclass(frozen=True)
 class Case:
@@ -41,7 +43,7 @@ def labelled_cases(
     folder: StudiesFolder,
     ledger: Ledger,
     recipe: Recipe,
-    sides: Collection[Side] = ("train",),
+    sides: Collection[Side] = _TRAINING,
     only: Collection[str] | None = None,
 ) -> list[Case]:
     """The studies with a current label of a recipe, sorted by study id.

@@ -11,6 +11,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -208,11 +209,12 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
         msg = f"{path.name} has voxels of type {dtype}; give one number a voxel (grey values, not colour)"
         raise BadImage(msg)
     # The header's own factors are blanked once the image is open; its array keeps them.
-    scaled = (image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0)
+    proxy: Any = image.dataobj
+    scaled = (proxy.slope, proxy.inter) != (1.0, 0.0)
     try:
         # float32 holds every scaled int16 apart and needs half of nibabel's default.
         wide = scaled or (dtype.itemsize > 4 and dtype.kind == "f")
-        array = np.asarray(image.dataobj, dtype=np.float32) if wide else np.asarray(image.dataobj)
+        array = np.asarray(proxy, dtype=np.float32) if wide else np.asarray(proxy)
     except _BROKEN as error:
         msg = f"{path.name} cannot be read to its end ({_one_line(error, path)}); it may be cut short, copy it again"
         raise BadImage(msg) from error

@@ -17,6 +17,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,7 +59,7 @@ def sync_view(folder: StudiesFolder, ledger: Ledger, recipes: Sequence[Recipe]) 
         problems = intake.take_all()
         shown = newest(ledger, recipes)
         for row in shown.values():
-            problems += _attempt(ledger.file(row), lambda r=row: intake.view.show(r))
+            problems += _attempt(ledger.file(row), partial(intake.view.show, row))
         intake.view.clear(shown)
     return problems
 
@@ -66,12 +67,16 @@ def sync_view(folder: StudiesFolder, ledger: Ledger, recipes: Sequence[Recipe]) 
 def rescue(folder: StudiesFolder, ledger: Ledger, recipes: Sequence[Recipe], study: Study) -> None:
     """Take in a study's files that another program changed, before the view shows something newer."""
     intake = Intake(folder, ledger, recipes)
-    files = [file for file in intake.view.of_study(study.id) if not ledger.knows(checksum(file), study.id)]
-    if not files:
+
+    def unknown() -> list[Path]:
+        return [file for file in intake.view.of_study(study.id) if not ledger.knows(checksum(file), study.id)]
+
+    if not unknown():
         return
     with _one_at_a_time(ledger):
-        for file in files:
-            for problem in _attempt(file, lambda f=file: intake.take(study.id, f)):
+        # Asked again: whoever held the lock may have taken them in.
+        for file in unknown():
+            for problem in _attempt(file, partial(intake.take, study.id, file)):
                 log.warning("%s cannot be taken in and stays: %s", file.name, problem.reason)
 
 
@@ -135,22 +140,22 @@ class Intake:
     def take_all(self) -> list[Problem]:
         """Take in every unknown file, and use kept ones for recipes that were not served when they came."""
         problems = []
+        known = self._ledger.contents()
         for study_id, file in self.view.files():
-            problems += _attempt(file, lambda s=study_id, f=file: self.take(s, f))
+            if (study_id, checksum(file)) not in known:
+                problems += _attempt(file, partial(self.take, study_id, file))
         for study_id, original in self._ledger.originals().items():
             if study_id in self._studies and original.names is not None:
-                problems += _attempt(self._ledger.file(original), lambda s=study_id, o=original: self._reuse(s, o))
+                problems += _attempt(self._ledger.file(original), partial(self._reuse, study_id, original))
         return problems
 
     def take(self, study_id: str, file: Path) -> None:
-        """Make labels of a file unless the ledger knows it.
+        """Make labels of a file that the ledger does not know.
 
         Raises:
             NotFound: it is of no study.
             BadLabel: it fits no recipe, or not the study.
         """
-        if self._ledger.knows(checksum(file), study_id):
-            return
         if study_id not in self._studies:
             msg = f"no study has the id {study_id!r}; name the file after its study"
             raise NotFound(msg)
@@ -167,6 +172,7 @@ class Intake:
         """What a file's values mean (None: ids of the recipe), and the recipes it speaks for."""
         mask, in_file = read_named_mask(file)
         present = ids_in(mask.array[0])
+        values: Mapping[str, int] | None
         if in_file is not None:
             values, fitting = in_file, [r for r in self._recipes if set(r.labels) & set(in_file)]
         elif shown is not None:

@@ -241,7 +241,7 @@ class Ledger:
             last = connection.execute(sa.select(sa.func.max(_LABELS.c.id))).scalar() or 0
             values = {"recipe": recipe, "pid": pid, "host": socket.gethostname(), "started": now()}
             values |= {"finished": "", "state": "running", "note": "", "last_row": last}
-            return int(connection.execute(_TRAININGS.insert().values(values)).inserted_primary_key[0])
+            return rows.insert(connection, _TRAININGS, values)
 
     def finish_training(self, training_id: int, state: TrainingState, note: str = "") -> None:
         """Write down how a training ended."""
@@ -294,8 +294,7 @@ class Ledger:
             "time": now(),
         }
         with self.database.write() as connection:
-            result = connection.execute(_ORIGINALS.insert().values(values))
-            return rows.original({**values, "id": int(result.inserted_primary_key[0])})
+            return rows.original({**values, "id": rows.insert(connection, _ORIGINALS, values)})
 
     def originals(self, study: str | None = None) -> dict[str, Original]:
         """The newest file from elsewhere of every study (or of one), by study id."""
@@ -303,7 +302,16 @@ class Ledger:
         if study is not None:
             query = query.where(_ORIGINALS.c.study == study)
         with self.database.read() as connection:
-            return {row.study: rows.original(row._mapping) for row in connection.execute(query)}
+            return {row.study: rows.original(dict(row._mapping)) for row in connection.execute(query)}
+
+    def contents(self) -> set[tuple[str, str]]:
+        """Study id and checksum of everything that is kept; see `knows`."""
+        with self.database.read() as connection:
+            return {
+                (row.study, row.checksum)
+                for table in (_LABELS, _ORIGINALS)
+                for row in connection.execute(sa.select(table.c.study, table.c.checksum))
+            }
 
     def knows(self, digest: str, study: str) -> bool:
         """Whether this content is kept as a study's label, of whatever recipe and state, or as its original."""

@@ -150,12 +150,21 @@ def utc(when: str | datetime) -> str:
     return aware.astimezone(timezone.utc).isoformat(timespec="milliseconds")
 
 
+def insert(connection: sa.Connection, table: sa.Table, values: Mapping[str, Any]) -> int:
+    """Add a row to a table and give its id."""
+    key = connection.execute(table.insert().values(dict(values))).inserted_primary_key
+    if key is None:
+        msg = f"the database gave no id for a row of {table.name}"
+        raise RuntimeError(msg)
+    return int(key[0])
+
+
 def append(connection: sa.Connection, values: dict[str, Any]) -> LabelRow:
     """Add a row, its time taken now."""
     # The time is taken inside the transaction, so that times grow with ids.
     values = {**values, "time": now()}
-    row_id = connection.execute(_LABELS.insert().values(values)).inserted_primary_key[0]
-    return LabelRow(**{**values, "id": int(row_id), "names": tuple(json.loads(values["names"]))})
+    row_id = insert(connection, _LABELS, values)
+    return LabelRow(**{**values, "id": row_id, "names": tuple(json.loads(values["names"]))})
 
 
 def follow(connection: sa.Connection, row: LabelRow, state: State, author: str, note: str) -> LabelRow:
@@ -171,7 +180,7 @@ def label_row(row: Any) -> LabelRow:
     return LabelRow(**{**values, "names": tuple(json.loads(values["names"]))})
 
 
-def original(mapping: Mapping[str, Any]) -> Original:
+def original(mapping: Mapping[Any, Any]) -> Original:
     """A row of the originals as a value."""
     names = json.loads(mapping["names"]) if mapping["names"] else None
     return Original(**{**mapping, "names": names})
