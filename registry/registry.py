@@ -7,6 +7,7 @@ champion; what it leaves behind is put in order when a registry is opened next (
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -48,7 +49,8 @@ class Registry:
         NoSpace: the home cannot be written.
     """
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, *, look_every: float = LOOK_EVERY) -> None:
+        self._look_every = look_every
         self._versions = home.versions
         self._lock_path = home.registry_db.with_suffix(".lock")
         self._thread_lock = threading.RLock()
@@ -125,8 +127,8 @@ class Registry:
             Conflict: it is damaged, or not one of radloop's; nothing else is served in its place.
         """
         with self._thread_lock:
-            looked, version = self._looked.get(recipe, (-LOOK_EVERY, None))
-            if time.monotonic() - looked < LOOK_EVERY:
+            looked, version = self._looked.get(recipe, (-math.inf, None))
+            if time.monotonic() - looked < self._look_every:
                 return version
             number = self._store.champion(recipe)
             if number == FOREIGN:

@@ -49,14 +49,17 @@ def test_a_provisional_version_stays_marked(registry: Registry, publish) -> None
 
 
 def test_another_process_sees_a_change_within_a_second(registry: Registry, home: Home, publish) -> None:
-    server = Registry(home)
+    server, patient = Registry(home), Registry(home, look_every=3600)
     registry.promote(publish())
-    assert server.champion("liver").number == 1
+    assert server.champion("liver").number == patient.champion("liver").number == 1
     registry.promote(publish())
-    assert server.champion("liver").number == 1  # looked at less than a second ago
     time.sleep(1.05)
     assert server.champion("liver").number == 2
+    assert patient.champion("liver").number == 1  # looked not long ago
     assert registry.champion("liver").number == 2
+    assert patient.rollback("liver").number == 1
+    assert registry.rollback("liver", 2).number == patient.rollback("liver", 2).number == 2
+    assert patient.champion("liver").number == 2  # its own change shows at once
 
 
 def test_rollback_walks_back_and_forth(registry: Registry, publish) -> None:
