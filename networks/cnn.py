@@ -6,10 +6,11 @@ Instance normalisation and leaky ReLU as in nnU-Net (Isensee et al., Nature Meth
 from __future__ import annotations
 
 from monai.networks.nets import DynUNet
+from torch import nn
+
 from radloop.networks.registry import register
 from radloop.networks.topology import topology
 from radloop.recipes.recipe import Recipe
-from torch import nn
 
 _FEWEST_RESOLUTIONS = 3  # DynUNet's own limit
 

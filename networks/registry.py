@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 
+from torch import nn
+
 from radloop.recipes.errors import BadRecipe, closest
 from radloop.recipes.recipe import Recipe
-from torch import nn
 
 Builder = Callable[[Recipe], nn.Module]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from radloop.networks.registry import build, names
 from radloop.networks.topology import min_multiple, patch_shape, topology
 from radloop.recipes.errors import BadRecipe
