@@ -1,1 +1,1 @@
-
+"""Synthetic studies that look like something, made by one seeded script."""

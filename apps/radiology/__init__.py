@@ -1,1 +1,1 @@
-
+"""The app folder that MONAI Label is given."""
