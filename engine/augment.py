@@ -64,11 +64,10 @@ class Augment:
     def _turn(self, image: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         theta = self._affine(label.shape).to(image)[None]
         grid = functional.affine_grid(theta, [1, 1, *label.shape], align_corners=False)
-        mode = {"align_corners": False}
-        turned = functional.grid_sample(image[None], grid, padding_mode="border", **mode)[0]
+        turned = functional.grid_sample(image[None], grid, padding_mode="border", align_corners=False)[0]
         outside = IGNORE + 1  # shifted by one, so that the zeros from outside the patch can be told from background
         shifted = (label.float() + 1)[None, None]
-        found = functional.grid_sample(shifted, grid, mode="nearest", **mode)[0, 0].round()
+        found = functional.grid_sample(shifted, grid, mode="nearest", align_corners=False)[0, 0].round()
         found = torch.where(found == 0, torch.full_like(found, outside), found) - 1
         return turned, found.to(label.dtype)
 

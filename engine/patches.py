@@ -59,8 +59,9 @@ class PatchSource:
             slice(max(s, 0), min(s + size, n)) for s, size, n in zip(start, self._patch, label.shape, strict=True)
         )
         pad = [(max(-s, 0), max(s + size - n, 0)) for s, size, n in zip(start, self._patch, label.shape, strict=True)]
+        every = (slice(None), *taken)
         # The edge is repeated, as prediction does; what lies outside the study is not in the loss.
-        pixels = np.pad(image[(slice(None), *taken)].astype(np.float32), [(0, 0), *pad], mode="edge")
+        pixels = np.pad(image[every].astype(np.float32), [(0, 0), *pad], mode="edge")
         ids = np.pad(label[taken], pad, constant_values=IGNORE)
         return (pixels[..., 0], ids[..., 0]) if self._flat else (pixels, ids)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from radloop.recipes.volume import Volume
 
 if TYPE_CHECKING:
     from radloop.registry.registry import Version
+
+# MONAI 1.5 indexes with lists, which torch announces to refuse one day; a reader can do nothing about it.
+warnings.filterwarnings("ignore", message="Using a non-tuple sequence for multidimensional indexing")
 
 OVERLAP = 0.25
 _WINDOWS_AT_ONCE = {2: 8, 3: 1}  # by dimension; more cost memory and gain nothing on a CPU
@@ -110,7 +114,7 @@ class Predictor:
                 progress(min(1.0, done / windows))
             return functional.softmax(logits.float(), dim=1)
 
-        found = sliding_window_inference(
+        found: torch.Tensor = sliding_window_inference(
             padded,
             roi_size=self._patch,
             sw_batch_size=_WINDOWS_AT_ONCE[self.recipe.dimension],
@@ -119,7 +123,7 @@ class Predictor:
             mode="gaussian",
             sw_device=self._device,
             device=torch.device("cpu"),
-        )
+        )  # type: ignore[assignment]
         return found[inside]
 
     def _pad(self, images: torch.Tensor) -> tuple[torch.Tensor, tuple[slice, ...]]:
