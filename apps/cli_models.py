@@ -8,7 +8,7 @@ import sys
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from radloop.apps.place import open_folder, read_ids, recipes_known, take_over_labels, with_own
+from radloop.apps.place import open_folder, read_ids, recipes_known, take_over_labels, take_recipe, with_own
 from radloop.apps.terminal import NOTICE, bar, complain, plural, say, table
 from radloop.studies.home import Home
 
@@ -21,11 +21,10 @@ if TYPE_CHECKING:
 def train(options: argparse.Namespace) -> int:
     """Trains a version and says what the gate decided; 0 also when it does not serve."""
     from radloop.apps.training import say_outcome, train_with_bar
-    from radloop.recipes.load import load_recipe
     from radloop.studies.ledger import Ledger
 
     home = Home.find(open_folder(options.studies).path, options.home)
-    recipe = load_recipe(options.recipe, home.path)
+    recipe = take_recipe(options.recipe, home)
     folder = open_folder(options.studies, len(recipe.channels))
     take_over_labels(folder, Ledger(home), with_own(recipe, recipes_known(home)))
     outcome = train_with_bar(

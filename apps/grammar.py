@@ -92,7 +92,7 @@ def _serve(level: Level) -> None:
     command = level.add("serve", "serve:run", "start the MONAI Label server for 3D Slicer and OHIF")
     _studies(command)
     command.add_argument("--app", type=Path, metavar="DIR", help="an app folder of your own (default: radiology)")
-    command.add_argument("--recipes", type=_names, metavar="R,...", help="questions to serve (default: all that fit)")
+    command.add_argument("--recipes", type=_names, metavar="R,...", help="questions to serve (default: the home's own)")
     command.add_argument("--write-back", metavar="URL", help="a PACS for accepted labels (comes later)")
     _address(command)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,26 @@ def open_folder(studies: str, channels: int = 1) -> StudiesFolder:
         msg = f"--studies {studies}: DICOMweb comes later; give a folder of studies"
         raise WrongUse(msg)
     return StudiesFolder(studies, channels)
+
+
+def take_recipe(given: str, home: Home) -> Recipe:
+    """The recipe of a name or path; one given by path is copied to `<home>/recipes`, so that its name is known there.
+
+    Raises:
+        NotFound, BadRecipe: it is not there or has mistakes.
+    """
+    from radloop.recipes.load import load_recipe
+    from radloop.studies.files import write_whole
+
+    recipe = load_recipe(given, home.path)
+    source, target = Path(given), home.recipes / f"{recipe.name}.toml"
+    if source.is_file() and source.resolve() != target.resolve():
+        write_whole(target, lambda path: _copy(source, path), ".toml")
+    return recipe
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
 
 
 def recipes_known(home: Home) -> list[Recipe]:
@@ -60,7 +81,12 @@ def read_ids(path: Path, folder: StudiesFolder) -> list[str]:
     if not path.is_file():
         msg = f"--images {path}: there is no such file"
         raise NotFound(msg)
-    lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        msg = f"--images {path}: it is not a text file in UTF-8; write one id a line"
+        raise BadInput(msg) from error
+    lines = (line.strip() for line in text.splitlines())
     ids = [line for line in lines if line and not line.startswith("#")]
     if not ids:
         msg = f"--images {path}: there are no ids in it; write one a line"

@@ -7,16 +7,16 @@ import ipaddress
 import os
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 import radloop.apps
-from radloop.apps.place import open_folder
+from radloop.apps.place import open_folder, take_recipe
 from radloop.apps.server_process import Address, ServerProcess
 from radloop.apps.terminal import NOTICE, WrongUse, plural, say
-from radloop.recipes.errors import BadInput, NotFound
+from radloop.recipes.errors import NotFound
 from radloop.studies.folder import StudiesFolder
 from radloop.studies.home import Home
 
@@ -69,8 +69,8 @@ def server(folder: StudiesFolder, home: Home, address: Address, options: argpars
     from radloop.apps.host_settings import host_env
 
     app = copy_app(getattr(options, "app", None) or SHIPPED_APP, home)
-    recipes = take_recipes(getattr(options, "recipes", None) or (), home)
-    env = {**os.environ, **host_env(folder.path, home, recipes)}
+    recipes = [take_recipe(given, home).name for given in getattr(options, "recipes", None) or ()]
+    env = {**os.environ, **host_env(folder.path, home, list(dict.fromkeys(recipes)))}
     arguments = ["--app", str(app), "--studies", str(folder.path), "--uvicorn_app", ASGI]
     return ServerProcess(home, address, arguments, env, show=options.verbose)
 
@@ -89,30 +89,12 @@ def copy_app(source: Path, home: Home) -> Path:
     return home.app
 
 
-def take_recipes(given: Sequence[str], home: Home) -> tuple[str, ...]:
-    """Names of the recipes to serve; those given by path are copied to `<home>/recipes` first."""
-    from radloop.recipes.load import load_recipe
-
-    names = []
-    for entry in given:
-        recipe = load_recipe(entry, home.path)
-        if entry.endswith(".toml"):
-            target = home.recipes / f"{recipe.name}.toml"
-            if Path(entry).resolve() != target.resolve():
-                shutil.copyfile(entry, target)
-        if recipe.name in names:
-            msg = f"--recipes names {recipe.name!r} twice"
-            raise BadInput(msg)
-        names.append(recipe.name)
-    return tuple(names)
-
-
 def say_what_to_open(folder: StudiesFolder, running: ServerProcess) -> None:
     """Writes how to reach the server from the viewers."""
     url = running.address.url
     say(f"serving {plural(len(folder.studies()), 'study', 'studies')} of {folder.path} ({NOTICE})")
     say(f"  3D Slicer   module MONAI Label (from the Extensions Manager), server {url}")
-    say(f"  browser     {url}/info/ shows what the server offers; OHIF needs DICOMweb, which comes later")
+    say(f"  browser     {url}/ shows what is served; OHIF needs studies on DICOMweb, which comes later")
     say(f"  log         {running.log}")
     say("stop with Ctrl-C")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from radloop.apps.cli import main
+from radloop.studies.folder import StudiesFolder
 
 COMMAND = [sys.executable, "-m", "radloop.apps.cli"]
 
@@ -126,15 +127,18 @@ def test_home_comes_from_the_environment(studies: Path, tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize("verbose", [False, True])
 def test_an_unexpected_failure_says_where_its_trace_is(
-    verbose: bool, studies: Path, capsys: pytest.CaptureFixture[str]
+    verbose: bool, studies: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # a folder where the table of answers should be: nobody foresees everything
-    (studies / "answers.csv").mkdir()
-    words = ["status", "--studies", str(studies)] + ["--verbose"] * verbose
-    assert main(words) == 1
+    # nothing foreseen does this, so it has to be planted
+    monkeypatch.setattr(StudiesFolder, "studies", lambda self: 1 / 0)
+    (studies / ".radloop" / "logs").mkdir(parents=True)
+    assert main(["status", "--studies", str(studies)] + ["--verbose"] * verbose) == 1
     said = capsys.readouterr().err
-    assert said.splitlines()[-1].startswith("radloop: ")
-    assert ("Traceback" in said) == (verbose and "details are in" in said)
+    assert "radloop: unexpected ZeroDivisionError: division by zero" in said
+    assert ("Traceback" in said) == verbose
+    log = studies / ".radloop" / "logs" / "cli.log"
+    assert f"radloop: details are in {log}" in said
+    assert "ZeroDivisionError" in log.read_text()
 
 
 def test_a_taken_port_is_said(studies: Path, capsys: pytest.CaptureFixture[str]) -> None:
