@@ -94,16 +94,12 @@ class RadloopApp(MONAILabelApp):
 
     def init_infers(self) -> dict[str, InferTask]:
         """One infer task a recipe."""
-        champions = self.champions
-        return {
-            r.name: SegmentationInfer(r, self.folder, self.ledger, champions.of, champions.predictor)
-            for r in self.recipes
-        }
+        return {r.name: SegmentationInfer(r, self.folder, self.ledger, self.champions) for r in self.recipes}
 
     def init_trainers(self) -> dict[str, TrainTask]:
         """One train task a recipe, the main one first: viewers show its progress."""
         return {
-            r.name: SegmentationTrain(r, self.folder, self.home, self.ledger, self.champions.or_none)
+            r.name: SegmentationTrain(r, self.folder, self.home, self.ledger, self.champions.known)
             for r in self.recipes
         }
 
@@ -232,6 +228,7 @@ class RadloopApp(MONAILabelApp):
             logger.warning("training %d of %s ended with the last server", training.id, training.recipe)
         for name, reason in sync_view(self.folder, self.ledger, self.recipes):
             logger.warning("%s is not shown or not imported: %s", name, reason)
+        self.champions.watch([recipe.name for recipe in self.recipes])
         threading.Thread(target=self._warm_up, name="radloop-warm-up", daemon=True).start()
         logger.info("serving %s; %s", ", ".join(r.name for r in self.recipes), NOTICE)
 

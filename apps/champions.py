@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from radloop.recipes.errors import RadloopError
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from radloop.registry.version import Version
 
 logger = logging.getLogger(__name__)
+LOOK_EVERY = 1.0
 
 
 class Champions:
@@ -27,6 +30,8 @@ class Champions:
     def __init__(self, home: Home) -> None:
         self._home = home
         self._lock = threading.Lock()
+        self._known: dict[str, Version | None] = {}
+        self._complained = ""
         self._registry: Registry | None = None
         self._cache: PredictorCache | None = None
 
@@ -47,12 +52,31 @@ class Champions:
         """
         return self.registry().champion(recipe)
 
+    def watch(self, recipes: Sequence[str]) -> None:
+        """Looks in the background, once a second, so that `known` never waits for the registry."""
+
+        def look() -> None:
+            while True:
+                for recipe in recipes:
+                    self._known[recipe] = self.or_none(recipe)
+                time.sleep(LOOK_EVERY)
+
+        threading.Thread(target=look, name="radloop-champions", daemon=True).start()
+
+    def known(self, recipe: str) -> Version | None:
+        """The version that served at the last look, at most a second or two ago; waits for the first look only."""
+        if recipe not in self._known:
+            self._known[recipe] = self.or_none(recipe)
+        return self._known[recipe]
+
     def or_none(self, recipe: str) -> Version | None:
         """As `of`, but None where it cannot serve; for what must always answer."""
         try:
             return self.of(recipe)
         except RadloopError as error:
-            logger.warning("%s", error)
+            if str(error) != self._complained:
+                self._complained = str(error)
+                logger.warning("%s", error)
             return None
 
     def predictor(self, version: Version) -> Predictor:

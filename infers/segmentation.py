@@ -7,10 +7,9 @@ import math
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
@@ -29,6 +28,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 NOTICE = "not for clinical use"
 ONE_AT_A_TIME = threading.Lock()  # two predictions at once would only halve each other's cores and double the memory
+
+
+class Serving(Protocol):
+    """The versions that serve."""
+
+    def of(self, recipe: str) -> Version | None:
+        """The version that serves now, or None."""
+
+    def known(self, recipe: str) -> Version | None:
+        """The version that served a moment ago, without waiting."""
+
+    def predictor(self, version: Version) -> Predictor:
+        """The predictor of a version, loaded once."""
 
 
 @dataclass(frozen=True)
@@ -57,21 +69,13 @@ class SegmentationInfer(InferTask):
         recipe: the question.
         folder: the studies.
         ledger: where it is written down who was shown which version.
-        champion: the version of a recipe that serves, or None.
-        predictor: a version's predictor.
+        serving: the versions that serve, and their predictors.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        folder: StudiesFolder,
-        ledger: Ledger,
-        champion: Callable[[str], Version | None],
-        predictor: Callable[[Version], Predictor],
-    ) -> None:
+    def __init__(self, recipe: Recipe, folder: StudiesFolder, ledger: Ledger, serving: Serving) -> None:
         super().__init__(InferType.SEGMENTATION, dict(recipe.labels), recipe.dimension, recipe.title or recipe.name, {})
         self.recipe, self._folder, self._ledger = recipe, folder, ledger
-        self._champion, self._predictor = champion, predictor
+        self._serving = serving
 
     def is_valid(self) -> bool:
         """Always: before the first model it answers with an empty mask, so that viewers list it."""
@@ -79,13 +83,13 @@ class SegmentationInfer(InferTask):
 
     def info(self) -> dict[str, Any]:
         """What viewers list, with the version that serves."""
-        version = self._champion(self.recipe.name)
+        version = self._serving.known(self.recipe.name)
         served = f"version {version.number}" if version else "no model yet"
         return {**super().info(), "description": f"{self.description}; {served}; {NOTICE}"}
 
     def get_path(self, validate: bool = True) -> str | None:
         """The serving weights, for their checksum."""
-        version = self._champion(self.recipe.name)
+        version = self._serving.of(self.recipe.name)
         return str(version.weights) if version else None
 
     def __call__(self, request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -114,7 +118,7 @@ class SegmentationInfer(InferTask):
 
     def answer(self, paths: tuple[Path, ...]) -> Answer:
         """The mask of a study's channels; empty before the first model."""
-        version = self._champion(self.recipe.name)
+        version = self._serving.of(self.recipe.name)
         started = time.monotonic()
         if version is None:
             shape, affine = read_header(paths[0])
@@ -124,7 +128,7 @@ class SegmentationInfer(InferTask):
         read = time.monotonic()
         with ONE_AT_A_TIME:
             begun = time.monotonic()
-            predictor = self._predictor(version)
+            predictor = self._serving.predictor(version)
             found = predictor.predict(volume)
         seconds = {"read": read - started, "wait": begun - read, "predict": time.monotonic() - begun}
         return Answer(found.mask, found.affine, dict(predictor.recipe.labels), version, seconds)
