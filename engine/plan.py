@@ -8,8 +8,12 @@ recipe says what that cost.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
+from itertools import count
 from typing import get_args
+
+from pydantic import ValidationError
 
 from radloop.engine import plan_rules as rules
 from radloop.engine.plan_search import Search
@@ -26,6 +30,7 @@ from radloop.studies.home import Home
 log = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 60.0
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _MINUTES = {"cpu": 20.0, "cuda": 60.0}
 _STEPS = {"cpu": 50, "cuda": 250}
 
@@ -57,35 +62,25 @@ def plan_recipe(
         BadInput: another kind, no readable study, or seconds that this machine cannot meet.
         BadLabel: the masks' ids have gaps or do not fit the names.
     """
-    _check(kind, answer_seconds)
+    _check(kind, answer_seconds, name)
     say = progress or log.info
-    seen = fingerprint(folder, progress=lambda done, total, study: say(f"reading study {done} of {total}: {study}"))
+
+    def reading(done: int, total: int, study: str) -> None:
+        if done % 10 == 0 or done == total:
+            say(f"read {done} of {total} studies, the last {study}")
+
+    seen = fingerprint(folder, progress=reading)
     for group in seen.same_patient:
         log.warning("%s look like one patient; name patients in answers.csv", ", ".join(group[:4]))
     machine = this_machine(device)
-    named = _named(seen, labels)
-    preprocess, _ = rules.intensities(seen)
-    base = Recipe(
-        name=_free_name(name or rules.recipe_name(folder.path.name), home, given=name is not None),
-        modality=seen.modality,
-        dimension=seen.dimension,
-        channels=_channels(seen.channels),
-        labels=named,
-        preprocess=preprocess,
-        fit=Fit(
-            patch=(16,) * seen.dimension,
-            minutes=_MINUTES[machine.device],
-            steps=_STEPS[machine.device],
-            mirror=rules.mirroring(named, seen.dimension)[0],
-        ),
-    )
+    base = _base(seen, _free_name(name, folder.path.name, home), _named(seen, labels), machine.device)
     plan = Search(seen, base, answer_seconds or ANSWER_SECONDS, machine, say).plan()
     text = toml_text(heading(seen, plan, folder.path.name), tables(seen, plan, labels))
     parse_recipe(text, "the planned recipe")
     return text
 
 
-def _check(kind: str, answer_seconds: float | None) -> None:
+def _check(kind: str, answer_seconds: float | None, name: str | None) -> None:
     kinds = get_args(Kind)
     if kind not in kinds:
         msg = f"kind = {kind!r} is not known{closest(kind, kinds)}; known: {', '.join(kinds)}"
@@ -95,6 +90,9 @@ def _check(kind: str, answer_seconds: float | None) -> None:
         raise BadInput(msg)
     if answer_seconds is not None and not 0 < answer_seconds < float("inf"):
         msg = f"answer_seconds = {answer_seconds:g} must be above 0"
+        raise BadInput(msg)
+    if name is not None and not _NAME.fullmatch(name):
+        msg = f"name = {name!r} must be lower-case letters, digits and _, e.g. {rules.recipe_name(name)!r}"
         raise BadInput(msg)
 
 
@@ -108,13 +106,34 @@ def _named(seen: Fingerprint, labels: Mapping[str, int] | None) -> dict[str, int
     return dict(labels)
 
 
-def _channels(count: int) -> tuple[str, ...]:
-    return ("image",) if count == 1 else tuple(f"channel_{number}" for number in range(count))
+def _base(seen: Fingerprint, name: str, labels: dict[str, int], device: str) -> Recipe:
+    """The recipe with all that does not depend on speed."""
+    try:
+        return Recipe(
+            name=name,
+            modality=seen.modality,
+            dimension=seen.dimension,
+            channels=("image",) if seen.channels == 1 else tuple(f"channel_{n}" for n in range(seen.channels)),
+            labels=labels,
+            preprocess=rules.intensities(seen)[0],
+            fit=Fit(
+                patch=(16,) * seen.dimension,
+                minutes=_MINUTES[device],
+                steps=_STEPS[device],
+                mirror=rules.mirroring(labels, seen.dimension)[0],
+            ),
+        )
+    except ValidationError as error:
+        reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        msg = f"a recipe cannot be made of these labels: {reason}; change them in labels/names.json"
+        raise BadInput(msg) from error
 
 
-def _free_name(name: str, home: Home | None, *, given: bool) -> str:
-    """`name`, or where it is taken and nobody asked for it, the first of `name_2`, `name_3`, ... that is free."""
+def _free_name(given: str | None, folder: str, home: Home | None) -> str:
+    """The name given; else the folder's, or where that is taken the first of `name_2`, `name_3`, ... that is free."""
+    if given is not None:
+        return given
+    name = rules.recipe_name(folder)
     taken = set(shipped_recipes()) | ({path.stem for path in home.recipes.glob("*.toml")} if home else set())
-    if given or name not in taken:
-        return name
-    return next(f"{name}_{number}" for number in range(2, 10**6) if f"{name}_{number}" not in taken)
+    numbered = (f"{name}_{number}" for number in count(2))
+    return name if name not in taken else next(n for n in numbered if n not in taken)

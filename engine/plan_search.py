@@ -11,15 +11,7 @@ import numpy as np
 
 from radloop.engine import plan_rules as rules
 from radloop.engine.predictor import OVERLAP
-from radloop.engine.speed import (
-    Machine,
-    PathSeconds,
-    TrainingCost,
-    forward_seconds,
-    path_seconds,
-    training_cost,
-    windows,
-)
+from radloop.engine.speed import Machine, MiniRun, NetworkSpeed, PathSeconds, TrainingCost, windows
 from radloop.networks.topology import patch_shape, topology
 from radloop.recipes.errors import BadInput
 from radloop.recipes.recipe import Network, Recipe
@@ -35,8 +27,8 @@ _PATCH_VOXELS = {("cpu", 3): 72**3, ("cuda", 3): 128**3, ("cpu", 2): 320**2, ("c
 _BATCHES = {3: (2, 8), 2: (4, 16)}  # fewest and most patches a step, by dimension
 _STEP_SECONDS = 4.0  # on a CPU a step takes no longer, or twenty minutes teach nothing
 _QUICK_STEP_SECONDS = 1.5  # patches beyond the fewest are for free only below this
-_COARSER = 2 ** (1 / 6)
-_MOST_STEPS = 24  # 16 times coarser
+_COARSER = 2 ** (1 / 12)
+_MOST_STEPS = 48  # 16 times coarser
 _MEMORY_SHARE = 0.5  # of the machine: the server, the viewer and the reader live there too
 _LIBRARIES = 900 << 20
 
@@ -103,9 +95,10 @@ class Search:
         self, seen: Fingerprint, base: Recipe, budget: float, machine: Machine, progress: Callable[[str], None]
     ) -> None:
         self._seen, self._base, self._budget, self._machine = seen, base, budget, machine
-        self._progress = progress
-        self._forwards: dict[object, float] = {}
-        self._trainings: dict[object, TrainingCost] = {}
+        self._speed = NetworkSpeed(machine, progress)
+        self._shape = tuple(int(n) for n in seen.shapes[seen.largest])
+        self._spacing = tuple(float(mm) for mm in seen.spacings[seen.largest])
+        self._mini = MiniRun(self._shape, self._spacing, seen.channels, machine)
 
     def plan(self) -> Plan:
         """The plan.
@@ -126,7 +119,7 @@ class Search:
         if best is None:
             raise BadInput(self._too_slow(full))
         recipe = self._with_batch(best[0])
-        return Plan(recipe, full, self._budget, best[1], self._training(recipe), smallest, self._machine)
+        return Plan(recipe, full, self._budget, best[1], self._speed.training(recipe), smallest, self._machine)
 
     def _enough(self, recipe: Recipe, smallest: float) -> bool:
         return smallest >= LESION_VOXELS * max(recipe.preprocess.spacing)
@@ -164,7 +157,7 @@ class Search:
         fewest = _BATCHES[self._base.dimension][0]
         while True:
             recipe = self._sized(spacing, rules.patch_within(size, spacing, voxels), width)
-            if voxels < 16**self._base.dimension or self._affordable(self._training(recipe), fewest):
+            if voxels < 16**self._base.dimension or self._affordable(self._speed.training(recipe), fewest):
                 return recipe
             voxels = int(0.7 * voxels)
 
@@ -188,37 +181,21 @@ class Search:
         fewest, most = _BATCHES[recipe.dimension]
         voxels = fewest * _PATCH_VOXELS[self._machine.device, recipe.dimension]
         batch = max(fewest, min(most, voxels // math.prod(recipe.fit.patch)))
-        while batch > fewest and not self._affordable(self._training(recipe), batch, _QUICK_STEP_SECONDS):
+        while batch > fewest and not self._affordable(self._speed.training(recipe), batch, _QUICK_STEP_SECONDS):
             batch -= 1
         return recipe.model_copy(update={"fit": recipe.fit.model_copy(update={"batch": batch})})
 
     def _estimate(self, recipe: Recipe) -> Estimate:
-        largest = self._seen.largest
-        spacing = tuple(float(mm) for mm in self._seen.spacings[largest])
-        shape = tuple(int(n) for n in self._seen.shapes[largest])
-        wanted = (*recipe.preprocess.spacing, *spacing[recipe.dimension :])
-        grid = tuple(max(1, round(n * old / new)) for n, old, new in zip(shape, spacing, wanted, strict=True))
+        wanted = (*recipe.preprocess.spacing, *self._spacing[recipe.dimension :])
+        sizes = zip(self._shape, self._spacing, wanted, strict=True)
+        grid = tuple(max(1, round(n * old / new)) for n, old, new in sizes)
         return Estimate(
             shape=grid,
             windows=windows(grid, recipe.fit.patch, OVERLAP),
-            patch_seconds=self._forward(recipe),
-            path=path_seconds(recipe, shape, spacing, self._machine),
-            memory=_answer_memory(recipe, math.prod(shape), math.prod(grid)),
+            patch_seconds=self._speed.forward(recipe),
+            path=self._mini.path(recipe),
+            memory=_answer_memory(recipe, math.prod(self._shape), math.prod(grid)),
         )
-
-    def _forward(self, recipe: Recipe) -> float:
-        key = (recipe.fit.patch, recipe.network)
-        if key not in self._forwards:
-            self._progress(f"measuring a network of {recipe.network.features[0]} features at {recipe.fit.patch}")
-            self._forwards[key] = forward_seconds(recipe, self._machine)
-        return self._forwards[key]
-
-    def _training(self, recipe: Recipe) -> TrainingCost:
-        key = (recipe.fit.patch, recipe.network)
-        if key not in self._trainings:
-            self._progress(f"measuring a training step of {recipe.network.features[0]} features at {recipe.fit.patch}")
-            self._trainings[key] = training_cost(recipe, self._machine)
-        return self._trainings[key]
 
     def _too_slow(self, full: tuple[float, ...]) -> str:
         estimate = self._at(full, WIDTHS[self._machine.device][-1], _MOST_STEPS)[1]

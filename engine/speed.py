@@ -21,13 +21,14 @@ import psutil
 import torch
 
 from radloop.networks.registry import build
-from radloop.networks.topology import min_multiple, patch_shape
+from radloop.networks.topology import min_multiple, patch_shape, topology
 from radloop.recipes.preprocess import Preprocess
 from radloop.recipes.recipe import Recipe
+from radloop.recipes.volume import Volume
 from radloop.studies.images import read_volume, write_mask
 
-_PROBE_VOXELS = 48**3  # a patch is measured at most this large and scaled up
-_MINI_FILE = (256, 256, 48)
+_PROBE_EDGE = {3: 48, 2: 256}  # by dimension; a patch is measured at most this large and scaled up
+_MINI_FILE = (192, 192, 48)
 _LIBRARIES = 700 << 20  # torch, MONAI and Python themselves
 
 
@@ -99,9 +100,45 @@ def this_machine(device: str | None = None) -> Machine:
     return Machine(device, f"{cores} processor cores", max(1, cores - 1), memory, memory)
 
 
-def forward_seconds(recipe: Recipe, machine: Machine) -> float:
-    """Seconds to send one patch of `recipe.fit.patch` through its network and to add it to the answer's scores."""
-    shape, scale = _probe(recipe)
+class NetworkSpeed:
+    """Times networks on small patches and scales by voxels; what was measured once is not measured again.
+
+    Args:
+        machine: where.
+        progress: called with a line that says what is being measured.
+    """
+
+    def __init__(self, machine: Machine, progress: Callable[[str], None]) -> None:
+        self._machine = machine
+        self._progress = progress
+        self._forwards: dict[object, float] = {}
+        self._trainings: dict[object, TrainingCost] = {}
+
+    def forward(self, recipe: Recipe) -> float:
+        """Seconds to send one patch of `recipe.fit.patch` through its network and to add it to the answer's scores."""
+        shape, scale = _probe(recipe)
+        key = _same_speed(recipe, shape)
+        if key not in self._forwards:
+            self._progress(f"measuring an answer of a network with {topology(recipe).features[0]} features")
+            self._forwards[key] = _forward_seconds(recipe, shape, self._machine)
+        return scale * self._forwards[key]
+
+    def training(self, recipe: Recipe) -> TrainingCost:
+        """What one patch of `recipe.fit.patch` costs in a training step."""
+        shape, scale = _probe(recipe)
+        key = _same_speed(recipe, shape)
+        if key not in self._trainings:
+            self._progress(f"measuring a training step of a network with {topology(recipe).features[0]} features")
+            self._trainings[key] = _training_cost(recipe, shape, self._machine)
+        cost = self._trainings[key]
+        return TrainingCost(scale * cost.seconds, scale * cost.activations, cost.weights)
+
+
+def _same_speed(recipe: Recipe, shape: tuple[int, ...]) -> object:
+    return recipe.network.name, topology(recipe), len(recipe.channels), len(recipe.labels), shape
+
+
+def _forward_seconds(recipe: Recipe, shape: tuple[int, ...], machine: Machine) -> float:
     net = build(recipe).eval().to(machine.device)
     patch = torch.randn(1, len(recipe.channels), *shape, device=machine.device)
     scores = torch.zeros(1, 1 + len(recipe.labels), *shape, device=machine.device)
@@ -111,12 +148,11 @@ def forward_seconds(recipe: Recipe, machine: Machine) -> float:
         scores.add_(net(patch) * weight)
 
     with torch.inference_mode(), _threads(machine.threads):
-        return scale * _timed(forward, machine)
+        return _timed(forward, machine)
 
 
-def training_cost(recipe: Recipe, machine: Machine) -> TrainingCost:
-    """What one patch of `recipe.fit.patch` costs in a training step, measured with a real forward and backward pass."""
-    shape, scale = _probe(recipe)
+def _training_cost(recipe: Recipe, shape: tuple[int, ...], machine: Machine) -> TrainingCost:
+    """A real forward and backward pass; what autograd keeps for the way back is counted as it is kept."""
     net = build(recipe).train().to(machine.device)
     patch = torch.randn(1, len(recipe.channels), *shape, device=machine.device)
     target = torch.randint(0, 1 + len(recipe.labels), (1, *shape), device=machine.device)
@@ -137,42 +173,45 @@ def training_cost(recipe: Recipe, machine: Machine) -> TrainingCost:
         loss.backward()
 
     with torch.enable_grad(), _threads(machine.threads):
-        seconds = _timed(step, machine, repeats=2)
-    return TrainingCost(scale * seconds, scale * sum(kept.values()), 5.0 * weights)
+        seconds = _timed(step, machine, repeats=1)
+    return TrainingCost(seconds, sum(kept.values()), 5.0 * weights)
 
 
-def path_seconds(
-    recipe: Recipe, shape: tuple[int, ...], spacing: tuple[float, ...], machine: Machine, folder: Path | None = None
-) -> PathSeconds:
-    """Seconds to read, resample, restore and write a study, from a mini run on a smaller study of the same spacing.
+class MiniRun:
+    """A small study of the same spacing as a large one, on which the way from file to answer is timed.
 
-    All four grow with the voxels of the file, so the mini run's figures are scaled by them.
+    All four parts of the way grow with the voxels of the file, so what the small study takes is scaled by them.
 
     Args:
-        recipe: decides the grid, the normalisation and the number of classes.
-        shape: voxels of the study along R, A, S.
+        shape: voxels of the large study along R, A, S.
         spacing: its voxel size, mm.
+        channels: its images.
         machine: where.
-        folder: for the mini run's files; a temporary one by default.
     """
-    small = tuple(min(n, most) for n, most in zip(shape, _MINI_FILE, strict=True))
-    affine = np.diag([*spacing, 1.0])
-    values = np.random.default_rng(0).normal(0, 300, small).astype(np.int16)  # noise: the hardest to unpack
-    prepare = Preprocess(recipe)
-    with tempfile.TemporaryDirectory(dir=folder) as temporary, _threads(machine.threads):
-        source, target = Path(temporary) / "study.nii.gz", Path(temporary) / "mask.nii.gz"
-        nib.save(nib.Nifti1Image(values, affine), source)
-        volume, read = _once(lambda: read_volume(source))
-        channels = len(recipe.channels)
-        stacked = type(volume)(np.repeat(volume.array, channels, axis=0), volume.affine)
-        (image, grid), resampled = _once(lambda: prepare.image(stacked))
-        scores = torch.zeros(1 + len(recipe.labels), *image.shape[1:])
-        middle = tuple(slice(n // 3, n - n // 3) for n in image.shape[1:])
-        scores[(1, *middle)] = 1.0
-        mask, restored = _once(lambda: prepare.restore(scores, grid))
-        _, written = _once(lambda: write_mask(target, mask, affine))
-    factor = math.prod(shape) / math.prod(small)
-    return PathSeconds(channels * read, resampled, restored, written).scaled(factor)
+
+    def __init__(self, shape: tuple[int, ...], spacing: tuple[float, ...], channels: int, machine: Machine) -> None:
+        small = tuple(min(n, most) for n, most in zip(shape, _MINI_FILE, strict=True))
+        self._factor = math.prod(shape) / math.prod(small)
+        self._machine = machine
+        affine = np.diag([*spacing, 1.0])
+        values = np.random.default_rng(0).normal(0, 300, small).astype(np.int16)  # noise: the hardest to unpack
+        with tempfile.TemporaryDirectory() as folder:
+            source, target = Path(folder) / "study.nii.gz", Path(folder) / "mask.nii.gz"
+            nib.save(nib.Nifti1Image(values, affine), source)
+            volume, read = _once(lambda: read_volume(source))
+            _, self._write = _once(lambda: write_mask(target, (values > 600).astype(np.uint8), affine))
+        self._read = channels * read
+        self._volume = Volume(np.repeat(volume.array, channels, axis=0), volume.affine)
+
+    def path(self, recipe: Recipe) -> PathSeconds:
+        """Seconds on the large study with this recipe."""
+        prepare = Preprocess(recipe)
+        with torch.inference_mode(), _threads(self._machine.threads):
+            (image, grid), resampled = _once(lambda: prepare.image(self._volume))
+            scores = torch.zeros(1 + len(recipe.labels), *image.shape[1:])
+            scores[1, image.shape[1] // 3 :] = 1.0
+            _, restored = _once(lambda: prepare.restore(scores, grid))
+        return PathSeconds(self._read, resampled, restored, self._write).scaled(self._factor)
 
 
 def windows(shape: tuple[int, ...], patch: tuple[int, ...], overlap: float) -> int:
@@ -190,19 +229,14 @@ def _cores() -> int:
 
 
 def _probe(recipe: Recipe) -> tuple[tuple[int, ...], float]:
-    """A shape to measure, no larger than about 48 voxels cubed, and how many times the patch is larger."""
+    """A shape to measure, about 48 voxels a side (256 in 2D), and how many times the patch is larger."""
     patch, multiple = patch_shape(recipe), min_multiple(recipe)
-    shape = list(patch)
-    while math.prod(shape) > _PROBE_VOXELS:
-        axis = max(range(len(shape)), key=lambda i: shape[i] / multiple[i])
-        smaller = max(multiple[axis], shape[axis] // 2 // multiple[axis] * multiple[axis])
-        if smaller == shape[axis]:
-            break
-        shape[axis] = smaller
-    return tuple(shape), math.prod(patch) / math.prod(shape)
+    edge = _PROBE_EDGE[recipe.dimension]
+    shape = tuple(min(p, max(m, edge // m * m)) for p, m in zip(patch, multiple, strict=True))
+    return shape, math.prod(patch) / math.prod(shape)
 
 
-def _timed(work: Callable[[], None], machine: Machine, repeats: int = 3) -> float:
+def _timed(work: Callable[[], None], machine: Machine, repeats: int = 2) -> float:
     """Seconds of the fastest of `repeats` after one that warms up."""
     work()
     return min(_seconds(work, machine) for _ in range(repeats))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
+
 from radloop.recipes.errors import BadLabel, RadloopError
 from radloop.recipes.volume import Volume
 from radloop.studies.folder import StudiesFolder, find_mask
 from radloop.studies.images import read_named_mask
-from scipy import ndimage
+from radloop.studies.import_names import read_names
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def look_at_labels(folder: StudiesFolder, ids: list[str], sample: int) -> LabelL
         BadLabel: names.json cannot be used, ids have gaps, or masks disagree on names.
     """
     masks = _masks(folder, ids)
-    told = _told_names(folder.path / "labels" / "names.json")
+    told = read_names(folder.path / "labels" / "names.json")
     seen = _Seen()
     order = sorted(masks)
     step = max(1, len(order) // max(sample, 1))
@@ -132,28 +133,6 @@ def _masks(folder: StudiesFolder, ids: list[str]) -> dict[str, Path]:
         if found:
             return found
     return {}
-
-
-def _told_names(path: Path) -> dict[str, int]:
-    """The names in labels/names.json, or an empty dict where there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        names = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        msg = f'labels/names.json cannot be read ({error}); write it as {{"name": 1, "other name": 2}}'
-        raise BadLabel(msg) from error
-    if not isinstance(names, dict) or not all(isinstance(v, int) and not isinstance(v, bool) for v in names.values()):
-        msg = 'labels/names.json must be {"name": 1, "other name": 2}, one whole number a name'
-        raise BadLabel(msg)
-    names = {name: value for name, value in names.items() if value != 0}  # 0 is background, by any name
-    if sorted(names.values()) != list(range(1, len(names) + 1)):
-        msg = (
-            f"labels/names.json has ids {_brief(sorted(names.values()))}; they must be exactly 1..{len(names)}: "
-            "renumber them there and in the masks"
-        )
-        raise BadLabel(msg)
-    return dict(sorted(names.items(), key=lambda item: item[1]))
 
 
 def _refuse_strangers(ids: set[int], names: dict[str, int]) -> None:
