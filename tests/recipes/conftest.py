@@ -33,7 +33,7 @@ print(json.dumps({"image_s": image_s, "restore_s": time.process_time() - start, 
 
 @pytest.fixture
 def time_and_peak() -> Callable[[str], dict[str, float]]:
-    """Processor seconds of `image` and `restore` of 512 x 512 x 300 voxels on one core at a spacing, and GB that `image` took."""
+    """For 512 x 512 x 300 voxels: processor seconds of `image` and `restore` at a spacing, and GB that `image` took."""
 
     def run(spacing: str) -> dict[str, float]:
         done = subprocess.run(
