@@ -82,12 +82,8 @@ def intensities(seen: Fingerprint) -> tuple[Preprocess, str]:
             f"CT as nnU-Net does it: clip to the 0.5-99.5 percentiles {where[first.where]}, {low:.0f} to {high:.0f} "
             f"HU, then subtract the mean and divide by the deviation seen there."
         )
-        return Preprocess(
-            normalise="ct",
-            window=rounded((low, high)),
-            mean=rounded([first.mean])[0],
-            deviation=rounded([deviation])[0],
-        ), why
+        low, high, mean, deviation = rounded((low, high, first.mean, deviation))
+        return Preprocess(normalise="ct", window=(low, high), mean=mean, deviation=deviation), why
     if seen.modality == "XR":
         return Preprocess(normalise="rescale"), (
             "Radiographs have no unit: each image's 0.5-99.5 percentiles are mapped to 0-1."

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -26,6 +27,8 @@ from radloop.recipes.preprocess import Preprocess
 from radloop.recipes.recipe import Recipe
 from radloop.recipes.volume import Volume
 from radloop.studies.images import read_volume, write_mask
+
+T = TypeVar("T")
 
 _PROBE_EDGE = {3: 48, 2: 256}  # by dimension; a patch is measured at most this large and scaled up
 _MINI_FILE = (192, 192, 48)
@@ -254,7 +257,7 @@ def _seconds(work: Callable[[], None], machine: Machine) -> float:
     return (time.process_time() - start) / machine.threads
 
 
-def _once(work: Callable[[], object]) -> tuple[object, float]:
+def _once(work: Callable[[], T]) -> tuple[T, float]:
     start = time.process_time()
     result = work()
     return result, time.process_time() - start

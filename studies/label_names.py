@@ -121,8 +121,8 @@ def _diameters(array: np.ndarray, voxel: float, *, flat: bool) -> list[float]:
         if box is None:
             continue
         pieces, count = ndimage.label(array[box] == box_id)
-        volumes = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
-        volumes = volumes[volumes > 3] * voxel
+        counts = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
+        volumes = counts[counts > 3] * voxel
         found += [float(d) for d in (2 * np.sqrt(volumes / np.pi) if flat else np.cbrt(6 * volumes / np.pi))]
     return found
 
