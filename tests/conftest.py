@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
+import sysconfig
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import hypothesis
@@ -59,6 +63,49 @@ def require() -> Callable[[str], str]:
         return str(found)
 
     return path_of
+
+
+@dataclass(frozen=True)
+class Installed:
+    """radloop's wheel in an environment of its own, beside the packages of this one.
+
+    Attributes:
+        python: its interpreter.
+        radloop: its command.
+        packages: where radloop is in it.
+        env: an environment without what tells a program that it is being tested.
+    """
+
+    python: Path
+    radloop: Path
+    packages: Path
+    env: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """The wheel, built from a copy of the tracked and untracked files, installed without its dependencies."""
+    top = tmp_path_factory.mktemp("installed")
+    source = shutil.copytree(ROOT, top / "source", ignore=shutil.ignore_patterns(".*", "__pycache__", "build", "dist"))
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    _run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(top), str(source)])
+    (wheel,) = top.glob("radloop-*.whl")
+    _run([sys.executable, "-m", "venv", "--without-pip", str(top / "venv")])
+    python = top / "venv" / "bin" / "python"
+    packages = Path(_run([str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).strip())
+    _run([*pip, f"--python={python}", "install", "--no-deps", "--no-compile", str(wheel)])
+    # a plain line adds a folder without running the hooks in it, so this checkout's own editable install stays out
+    (packages / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    hidden = ("CI", "PYTEST", "PYTHON", "RADLOOP", "MLFLOW", "DO_NOT_TRACK", "GITHUB")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+    return Installed(python, python.with_name("radloop"), packages, env)
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.fail(f"{' '.join(command)} failed:\n{done.stdout}\n{done.stderr}", pytrace=False)
+    return done.stdout
 
 
 @pytest.fixture(autouse=True)
