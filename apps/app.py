@@ -250,7 +250,9 @@ class RadloopApp(MONAILabelApp):
             reply["message"] = (
                 "kept, but held: the mask is empty where the model finds something; confirm it, or send it again"
             )
-        started = [r.recipe for r in rows if self._retrain(r.recipe)]
+        started = [
+            r.recipe for r in rows if _guarded(lambda name=r.recipe: self._retrain(name), f"training of {r.recipe}")
+        ]
         return {**reply, "training_started": started} if started else reply
 
     def _retrain(self, name: str) -> bool:

@@ -15,6 +15,7 @@ from typing import IO
 from starlette.types import Message, Receive, Send
 
 from radloop.apps.guard_rules import MIB, TooLarge
+from radloop.recipes.errors import BadInput
 
 THREADS = {"info": 4, "infer": 16, "other": 24}
 SEND_SECONDS = 120.0  # a client that takes nothing for so long is gone
@@ -75,6 +76,7 @@ class Body:
         try:
             while more:
                 message = await receive()
+                check_connected(message)
                 chunk, more = message.get("body", b""), message.get("more_body", False)
                 size += len(chunk)
                 check_length(size, limit)
@@ -105,6 +107,17 @@ class Body:
     def close(self) -> None:
         """Frees the disk."""
         self._spool.close()
+
+
+def check_connected(message: Message) -> None:
+    """Refuses a body that ends because its client went away; a part of a file must not be taken for the file.
+
+    Raises:
+        BadInput: the client is gone.
+    """
+    if message["type"] == "http.disconnect":
+        msg = "the connection ended before the body did; send it again"
+        raise BadInput(msg)
 
 
 def check_length(size: int | str, limit: int) -> None:

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import os
 import shutil
 import tempfile
 import threading
 import time
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
-from radloop.recipes.errors import BadInput, BadLabel, Conflict, NotFound, closest
+from radloop.recipes.errors import BadInput, BadLabel, Conflict, NoSpace, NotFound, closest
 from radloop.recipes.recipe import Recipe
 from radloop.studies.accept import accept_label, sync_view
+from radloop.studies.archive import row_info, write_archive
 from radloop.studies.display import display_file
 from radloop.studies.files import write_whole, writing
-from radloop.studies.fitting import check_grid
-from radloop.studies.folder import MASK_ENDINGS, StudiesFolder, find_mask, split_ending, valid_id
+from radloop.studies.fitting import fit_mask
+from radloop.studies.folder import MASK_ENDINGS, StudiesFolder, Study, split_ending, valid_id
 from radloop.studies.home import Home
-from radloop.studies.images import mask_extension, read_named_mask, read_volume, write_mask
+from radloop.studies.images import read_volume
 from radloop.studies.info_store import InfoStore
 from radloop.studies.ledger import Ledger
+from radloop.studies.proposals import Proposals
 from radloop.studies.rows import LabelRow
 from radloop.studies.uploads import as_upload, recipes_of
 from radloop.studies.view import View
@@ -59,13 +59,12 @@ class FolderDatastore(Datastore):
         champion_found: Callable[[Recipe, str], bool] | None = None,
     ) -> None:
         self.folder, self.home, self.ledger, self.recipes = folder, home, ledger, tuple(recipes)
+        self.proposals = Proposals(folder, home)
         self._found = champion_found
         self._info = InfoStore(home.path / "info")
         self._lock = threading.Lock()
         self._after_reply = threading.local()
         self._name, self._description = folder.path.name, "radloop: a studies folder with a label ledger"
-
-    # -- names
 
     def name(self) -> str:
         """The folder's name."""
@@ -97,7 +96,7 @@ class FolderDatastore(Datastore):
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
         """Ids with a label of a tag; `final` where none is given. Proposals count only where asked for."""
         studies = self.list_images()
-        having = self._proposals() if label_tag == ORIGINAL else self.labelled()
+        having = self.proposals.ids() if label_tag == ORIGINAL else self.labelled()
         return [i for i in studies if i in having]
 
     def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
@@ -117,12 +116,12 @@ class FolderDatastore(Datastore):
     def status(self) -> dict[str, Any]:
         """How many images there are and how many have labels."""
         studies = set(self.list_images())
-        final, original = len(self.labelled() & studies), len(self._proposals() & studies)
+        final, original = len(self.labelled() & studies), len(self.proposals.ids() & studies)
         return {"total": len(studies), "completed": final, "label_tags": {FINAL: final, ORIGINAL: original}}
 
     def json(self) -> dict[str, Any]:
         """Everything, in the form that viewers know from MONAI Label's own store."""
-        studies, labelled, proposals = self.folder.studies(), self.labelled(), self._proposals()
+        studies, labelled, proposals = self.folder.studies(), self.labelled(), self.proposals.ids()
         objects = {}
         for study_id, study in studies.items():
             tags = [FINAL] * (study_id in labelled) + [ORIGINAL] * (study_id in proposals)
@@ -198,7 +197,7 @@ class FolderDatastore(Datastore):
     def get_labels_by_image_id(self, image_id: str) -> dict[str, str]:
         """The tags under which a study has a label."""
         self.folder.study(image_id)
-        tags = {FINAL: image_id in self.labelled(), ORIGINAL: self.proposal(image_id) is not None}
+        tags = {FINAL: image_id in self.labelled(), ORIGINAL: self.proposals.find(image_id) is not None}
         return {tag: image_id for tag, there in tags.items() if there}
 
     def get_label_by_image_id(self, image_id: str, tag: str) -> str:
@@ -217,7 +216,7 @@ class FolderDatastore(Datastore):
         """
         self.folder.study(label_id)
         if _known_tag(label_tag) == ORIGINAL:
-            found = self.proposal(label_id)
+            found = self.proposals.find(label_id)
         else:
             rows = self._rows(label_id)
             found = (self._view(label_id) or self.ledger.file(rows[0])) if rows else None
@@ -238,7 +237,7 @@ class FolderDatastore(Datastore):
         return known | {
             "name": Path(path).name,
             "params": {"label_names": names},
-            "labels": [_row_info(r) for r in rows],
+            "labels": [row_info(r) for r in rows],
         }
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
@@ -260,8 +259,8 @@ class FolderDatastore(Datastore):
 
     def save_rows(self, image_id: str, file: str, tag: str, info: dict[str, Any]) -> list[LabelRow]:
         """As `save_label`; says which rows the ledger got, one a recipe that the mask speaks for."""
-        study = self.folder.study(image_id)
-        ending = split_ending(file, MASK_ENDINGS)[1].lower()
+        self._after_reply.saved = []
+        study, ending = self.folder.study(image_id), split_ending(file, MASK_ENDINGS)[1].lower()
         if not ending:
             msg = f"the label of {image_id!r} is not a mask file; send one of {', '.join(MASK_ENDINGS)}"
             raise BadLabel(msg)
@@ -269,59 +268,53 @@ class FolderDatastore(Datastore):
             if _known_tag(tag) == ORIGINAL:
                 self._save_proposal(image_id, upload, info or {})
                 return []
-            rows = self._accept(image_id, upload, info or {})
+            rows = self._accept(study, upload, info or {})
         self._after_reply.saved = rows
-        extra = {k: info[k] for k in ("comment", "client_id") if info and k in info}
-        self._info.update(f"labels-{FINAL}", image_id, extra)
+        try:
+            self._info.update(f"labels-{FINAL}", image_id, {k: info[k] for k in ("comment", "client_id") if k in info})
+        except NoSpace as error:  # the label itself is safe
+            logger.warning("the comment on %s is not kept: %s", image_id, error)
         return rows
 
     def last_saved(self) -> list[LabelRow]:
         """Rows of the label that this thread saved last."""
         return getattr(self._after_reply, "saved", [])
 
-    def _accept(self, image_id: str, upload: Path, info: dict[str, Any]) -> list[LabelRow]:
-        author = str(info.get("client_id") or "unknown")
-        names = info.get("label_info")
-        shown = {r.name: self._shown(image_id, r, author) for r in self.recipes}
-        rows, found = [], self._found
-        for recipe in recipes_of(upload, names, self.recipes, info.get("model"), shown):
-            rows.append(
-                accept_label(
-                    self.folder,
-                    self.ledger,
-                    recipe,
-                    image_id,
-                    upload,
-                    author=author,
-                    label_info=names,
-                    shown_version=shown[recipe.name],
-                    others=[r for r in self.recipes if r.name != recipe.name],
-                    champion_found=found and functools.partial(found, recipe, image_id),
-                )
+    def _accept(self, study: Study, upload: Path, info: dict[str, Any]) -> list[LabelRow]:
+        author, names = str(info.get("client_id") or "unknown"), info.get("label_info")
+        shown = {r.name: self._shown(study.id, r, author) for r in self.recipes}
+        chosen = recipes_of(upload, names, self.recipes, info.get("model"), shown)
+        others = {r.name: [o for o in self.recipes if o.name != r.name] for r in chosen}
+        for recipe in chosen[1:]:  # none is kept unless all fit
+            fit_mask(study, recipe, upload, names, others[recipe.name])
+        return [
+            accept_label(
+                self.folder,
+                self.ledger,
+                recipe,
+                study.id,
+                upload,
+                author=author,
+                label_info=names,
+                shown_version=shown[recipe.name],
+                others=others[recipe.name],
+                champion_found=self._found and functools.partial(self._found, recipe, study.id),
             )
-        return rows
+            for recipe in chosen
+        ]
 
     def _shown(self, study_id: str, recipe: Recipe, author: str) -> str:
         """What the reader saw: an answer asked for, or a proposal, which Slicer loads with the study."""
         asked = self.ledger.shown(study_id, recipe.name, author)
-        if asked or self.proposal(study_id) is None:
+        if asked or self.proposals.find(study_id) is None:
             return asked
         known = self._info.get(f"labels-{ORIGINAL}", study_id)
         of_recipe = known.get("model") in (None, recipe.name)
         return str(known.get("params", {}).get("version") or "proposal") if of_recipe else ""
 
     def _save_proposal(self, image_id: str, upload: Path, info: dict[str, Any]) -> None:
-        study = self.folder.study(image_id)
         recipe = next((r for r in self.recipes if r.name == info.get("model")), self.recipes[0])
-        mask, names = read_named_mask(upload)
-        affine = check_grid(study, recipe, mask, upload.name)
-        folder = self._proposal_dir()
-        with writing(folder.name):
-            folder.mkdir(parents=True, exist_ok=True)
-        old, new = self.proposal(image_id), folder / f"{image_id}{mask_extension(study.channels[0])}"
-        write_mask(new, mask.array[0].astype("uint8"), affine, names)
-        if old and old != new:
-            self._put_aside(old)
+        self.proposals.save(image_id, recipe, upload)
         self._info.update(f"labels-{ORIGINAL}", image_id, {k: info[k] for k in ("model", "params") if k in info})
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
@@ -330,19 +323,13 @@ class FolderDatastore(Datastore):
         Raises:
             NotFound: the study has no such label.
         """
-        path = Path(self.get_label_uri(label_id, label_tag))
+        self.get_label_uri(label_id, label_tag)
         if label_tag == ORIGINAL:
-            self._put_aside(path)
+            self.proposals.remove(label_id)
             return
         while rows := self._rows(label_id):
             self.ledger.revoke(ids=[r.id for r in rows])
         sync_view(self.folder, self.ledger, self.recipes)
-
-    def _put_aside(self, path: Path) -> None:
-        aside = self.home.path / "removed"
-        with writing(str(aside.name)):
-            aside.mkdir(parents=True, exist_ok=True)
-            shutil.move(path, aside / f"{time.strftime('%Y%m%dT%H%M%S')}-{path.name}")
 
     def _rows(self, study_id: str) -> list[LabelRow]:
         """A study's current labels, the main recipe's first."""
@@ -351,25 +338,6 @@ class FolderDatastore(Datastore):
 
     def _view(self, study_id: str) -> Path | None:
         return next(iter(View(self.folder, self.ledger).of_study(study_id)), None)
-
-    # -- proposals
-
-    def proposal(self, study_id: str) -> Path | None:
-        """The file of a study's proposal, beside the studies or, where they are read-only, in the home."""
-        return self.folder.proposal(study_id) or find_mask(self.home.path / "view" / ORIGINAL, study_id)
-
-    def _proposal_dir(self) -> Path:
-        labels = next(p for p in self.folder.proposal_dir.parents if p.exists())
-        beside = self.folder.proposal_dir if self.folder.proposal_dir.exists() else labels
-        return self.folder.proposal_dir if os.access(beside, os.W_OK) else self.home.view / ORIGINAL
-
-    def _proposals(self) -> set[str]:
-        found: set[str] = set()
-        for folder in (self.folder.proposal_dir, self.home.path / "view" / ORIGINAL):
-            if folder.is_dir():
-                parts = (split_ending(name, MASK_ENDINGS) for name in os.listdir(folder) if not name.startswith("."))
-                found |= {study_id for study_id, ending in parts if ending}
-        return found
 
     # -- the rest
 
@@ -382,14 +350,9 @@ class FolderDatastore(Datastore):
         handle, name = tempfile.mkstemp(prefix="radloop-", suffix=".zip")
         os.close(handle)
         self._after_reply.file = Path(name)
-        metadata = {"cases": {i: self.get_label_info(i, FINAL) for i in cases}, "labels": {}}
-        metadata["labels"] = {r.name: r.labels for r in self.recipes}
-        with writing("the archive"), zipfile.ZipFile(name, "w", zipfile.ZIP_STORED) as archive:
-            for study_id in cases:
-                image, label = Path(self.get_image_uri(study_id)), Path(self.get_label_uri(study_id, FINAL))
-                archive.write(image, f"{study_id}{split_ending(image.name)[1]}")
-                archive.write(label, f"labels/{FINAL}/{study_id}{split_ending(label.name, MASK_ENDINGS)[1]}")
-            archive.writestr("metadata.json", json.dumps(metadata, ensure_ascii=False, indent=2))
+        files = {i: (Path(self.get_image_uri(i)), Path(self.get_label_uri(i, FINAL))) for i in cases}
+        known = {i: self.get_label_info(i, FINAL) for i in cases}
+        write_archive(Path(name), files, {"cases": known, "labels": {r.name: r.labels for r in self.recipes}})
         return name
 
     def finish_reply(self) -> None:
@@ -406,19 +369,3 @@ def _known_tag(tag: str) -> str:
         msg = f"label tag {value!r} is not kept here; use {FINAL} or {ORIGINAL}{closest(value, (FINAL, ORIGINAL))}"
         raise BadInput(msg)
     return value
-
-
-def _row_info(row: LabelRow) -> dict[str, Any]:
-    fields = (
-        "recipe",
-        "author",
-        "author_kind",
-        "time",
-        "shown_version",
-        "checksum",
-        "names",
-        "state",
-        "origin",
-        "note",
-    )
-    return {name: getattr(row, name) for name in fields}

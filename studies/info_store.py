@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
 import threading
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock
 
 from radloop.studies.files import write_whole, writing
 
@@ -50,7 +49,8 @@ class InfoStore:
         path = self._path(kind, study_id)
         with writing("what is known of images"):
             path.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock, FileLock(path.parent / ".lock"):
+        with self._lock, (path.parent / ".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed
             known = self.get(kind, study_id) | info
             text = json.dumps({"study": study_id, "info": known}, ensure_ascii=False, default=str)
             write_whole(path, lambda temporary: _write(temporary, text), ".json")

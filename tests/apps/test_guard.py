@@ -282,6 +282,16 @@ def test_body_above_the_limit_is_refused_while_it_arrives() -> None:
             check_length(size, 10_000)
 
 
+def test_half_a_body_is_not_taken_for_the_whole() -> None:
+    messages = iter([{"type": "http.request", "body": b"half", "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive() -> dict:
+        return next(messages)
+
+    with pytest.raises(BadInput, match="connection ended"):
+        asyncio.run(Body.read(receive, 1000))
+
+
 def test_body_can_be_read_twice() -> None:
     content = bytes(range(256)) * 10_000
     chunks = [content[i : i + 70_000] for i in range(0, len(content), 70_000)]

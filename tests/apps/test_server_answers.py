@@ -128,6 +128,7 @@ def test_datastore_endpoints(server, kit: SimpleNamespace, tmp_path: Path) -> No
     before = set(Path(tempfile.gettempdir()).glob("radloop-*.zip"))
     archive = zipfile.ZipFile(io.BytesIO(server.get("/datastore/dataset").content))
     assert {"s07.nii.gz", "labels/final/s07.nii.gz", "metadata.json"} <= set(archive.namelist())
+    time.sleep(1)  # it is deleted after the reply
     assert set(Path(tempfile.gettempdir()).glob("radloop-*.zip")) <= before
     assert server.delete("/datastore/image", params={"id": "s07"}).status_code == 409
     assert server.delete("/datastore/label", params={"id": "s07", "tag": "final"}).status_code == 200

@@ -40,7 +40,8 @@ def test_info_is_what_the_module_shows(client) -> None:
         assert np.isfinite(stats["best_metric"])
 
 
-def test_next_sample_names_an_image_to_download(client, server) -> None:
+def test_next_sample_names_an_image_to_download(client, server, kit: SimpleNamespace) -> None:
+    kit.make_study(server.studies, "unread")  # whatever else other readers were offered
     sample = client.next_sample("random", gui_params(client.info(), "strategies", "random"))
     assert "path" not in sample
     assert sample["name"] == f"{sample['id']}.nii.gz"

@@ -1,0 +1,38 @@
+"""The labelled studies as one ZIP, and what is said of their labels."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from radloop.studies.files import writing
+from radloop.studies.folder import MASK_ENDINGS, split_ending
+from radloop.studies.rows import LabelRow
+
+_SHOWN = ("recipe", "author", "author_kind", "time", "shown_version", "checksum", "names", "state", "origin", "note")
+
+
+def row_info(row: LabelRow) -> dict[str, Any]:
+    """What viewers are told of a label."""
+    return {name: getattr(row, name) for name in _SHOWN}
+
+
+def write_archive(path: Path, files: Mapping[str, tuple[Path, Path]], metadata: Mapping[str, Any]) -> None:
+    """Writes images, `labels/final/` and `metadata.json` into a ZIP, without compressing what is compressed already.
+
+    Args:
+        path: where the ZIP goes.
+        files: study -> image and label.
+        metadata: what is known of them.
+
+    Raises:
+        NoSpace: the disk is full.
+    """
+    with writing("the archive"), zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for study_id, (image, label) in files.items():
+            archive.write(image, f"{study_id}{split_ending(image.name)[1]}")
+            archive.write(label, f"labels/final/{study_id}{split_ending(label.name, MASK_ENDINGS)[1]}")
+        archive.writestr("metadata.json", json.dumps(metadata, ensure_ascii=False, indent=2))
