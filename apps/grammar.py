@@ -8,7 +8,9 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import TypeVar
 
+T = TypeVar("T")
 KINDS = ("segmentation", "detection", "classification", "multilabel", "ordinal", "risk")
 FORMATS = ("nnunet", "msd", "folder")
 
@@ -191,11 +193,11 @@ def _which(parser: argparse.ArgumentParser) -> None:
     chosen.add_argument("--fold", type=_fold, metavar="I/K", help="fold I of K, not the stored split; never serves")
 
 
-def _checked(allowed: str) -> Callable[[Callable], Callable]:
+def _checked(allowed: str) -> Callable[[Callable[[str], T]], Callable[[str], T]]:
     """Turns a ValueError of a converter into argparse's own message with what is allowed."""
 
-    def decorate(convert: Callable) -> Callable:
-        def converted(text: str) -> object:
+    def decorate(convert: Callable[[str], T]) -> Callable[[str], T]:
+        def converted(text: str) -> T:
             try:
                 return convert(text)
             except ValueError:
@@ -240,7 +242,7 @@ def _names(text: str) -> tuple[str, ...]:
     return _require(names, bool(names))
 
 
-def _require(value: object, allowed: bool) -> object:
+def _require(value: T, allowed: bool) -> T:
     if not allowed:
         raise ValueError(value)
     return value

@@ -181,4 +181,5 @@ def test_imported_distributions_are_declared() -> None:
                 "pydantic_core",
             }:
                 known = {owner.lower().replace("_", "-") for owner in owners.get(top, [])}
+                known |= {top} if any(owner.startswith(f"{top}-") for owner in known) else set()  # itk is a bundle
                 assert known & declared, f"{_name(path)} imports {top}, which no dependency declares"
