@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import logging
 import math
@@ -195,7 +196,7 @@ class RadloopApp(MONAILabelApp):
         return task(copy.deepcopy(request), datastore or self.datastore())
 
     def _task(self, table: Mapping[str, Any], kind: str, name: str | None) -> Any:
-        if name not in table:
+        if name is None or name not in table:
             msg = f"there is no {kind} {name!r}; there is: {', '.join(table) or 'none'}{closest(str(name), table)}"
             raise NotFound(msg)
         return table[name]
@@ -237,7 +238,9 @@ class RadloopApp(MONAILabelApp):
         for recipe in self.recipes:
             version = self.champions.or_none(recipe.name)
             if version:
-                _guarded(lambda v=version: self.champions.predictor(v), f"version {version.number} of {recipe.name}")
+                _guarded(
+                    functools.partial(self.champions.predictor, version), f"version {version.number} of {recipe.name}"
+                )
         with tempfile.TemporaryDirectory(prefix="radloop-") as folder:
             write_mask(Path(folder) / "warm.nrrd", np.zeros((2, 2, 2), np.uint8), np.eye(4))
 
@@ -251,7 +254,7 @@ class RadloopApp(MONAILabelApp):
                 "kept, but held: the mask is empty where the model finds something; confirm it, or send it again"
             )
         started = [
-            r.recipe for r in rows if _guarded(lambda name=r.recipe: self._retrain(name), f"training of {r.recipe}")
+            r.recipe for r in rows if _guarded(functools.partial(self._retrain, r.recipe), f"training of {r.recipe}")
         ]
         return {**reply, "training_started": started} if started else reply
 

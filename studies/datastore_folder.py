@@ -176,7 +176,7 @@ class FolderDatastore(Datastore):
                 if image_id in self.folder.studies() or (self.folder.path / image_id).exists():
                     msg = f"study {image_id!r} is here already; give the new image another id"
                     raise Conflict(msg)
-                write_whole(self.folder.path / f"{image_id}{ending}", lambda to: shutil.copyfile(upload, to), ending)
+                write_whole(self.folder.path / f"{image_id}{ending}", lambda to: _copy(upload, to), ending)
         known = {k: v for k, v in (image_info or {}).items() if k in ("client_id", "user")}
         self._info.update("images", image_id, known | {"added": int(time.time())})
         return image_id
@@ -369,3 +369,7 @@ def _known_tag(tag: str) -> str:
         msg = f"label tag {value!r} is not kept here; use {FINAL} or {ORIGINAL}{closest(value, (FINAL, ORIGINAL))}"
         raise BadInput(msg)
     return value
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)

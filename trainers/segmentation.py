@@ -63,7 +63,7 @@ class SegmentationTrain(TrainTask):
     def stats(self) -> dict[str, Any]:
         """How far the training is, in the words that viewers know; finite numbers only."""
         known = read_progress(self._file)
-        stats = {"best_metric": held_out_dice(self._champion(self.recipe.name))}
+        stats: dict[str, Any] = {"best_metric": held_out_dice(self._champion(self.recipe.name))}
         if not known:
             return {**stats, "epoch": 0, "total_epochs": 1, "total_time": 0.0}
         alive = known.get("state") == "running" and psutil.pid_exists(int(known.get("pid", 0)))
