@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 RECIPE = "sample_lesions"
 FOLDER = "radloop-demo"
+SALT = "demo"
 HOST = "127.0.0.1"
 
 
@@ -94,9 +95,13 @@ def first_model(folder: StudiesFolder, home: Home) -> Version | None:
     from radloop.recipes.load import load_recipe
     from radloop.registry.registry import Registry
     from radloop.studies.ledger import Ledger
+    from radloop.studies.split import Split
 
     recipe = load_recipe(RECIPE, home.path)
-    take_over_labels(folder, Ledger(home), [recipe])
+    ledger = Ledger(home)
+    # fourteen patients are few: this salt puts labelled ones on every side, whoever is drawn by others may have none
+    Split(ledger, salt=SALT).assign(study.patient for study in folder.studies().values())
+    take_over_labels(folder, ledger, [recipe])
     version = Registry(home).champion(recipe.name)
     if version is None:
         say("training a first model, about a minute and a half on two cores")

@@ -15,6 +15,7 @@ import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is loaded: waiting threads sleep, see apps/cli.py
 
 hypothesis.settings.register_profile(
     "radloop",
