@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from radloop.apps.server_process import is_serving
 from radloop.apps.terminal import NOTICE, bar, complain, plural, say
 from radloop.recipes.errors import Conflict
 
@@ -35,6 +36,7 @@ def train_with_bar(
     Raises:
         Conflict: the recipe is being trained by another process.
     """
+    from radloop.engine.cores import training_cores
     from radloop.engine.train import train_version
 
     with _in_ledger(home, recipe.name), bar(100, f"train {recipe.name}", "%") as shown:
@@ -44,15 +46,24 @@ def train_with_bar(
             shown.update(int(progress.share * 100) - shown.n)
 
         return train_version(
-            folder, home, recipe, epochs=epochs, minutes=minutes, only=only, fold=fold, seed=seed, progress=follow
+            folder,
+            home,
+            recipe,
+            epochs=epochs,
+            minutes=minutes,
+            only=only,
+            fold=fold,
+            seed=seed,
+            threads=training_cores(is_serving(home)),
+            progress=follow,
         )
 
 
 def say_outcome(outcome: TrainOutcome) -> None:
     """Writes what came of a training: the version, its held-out figure, the gate's decision."""
     version, report = outcome.version, outcome.report
-    for study, reason in report.skipped:
-        complain(f"warning: {study} was left out: {reason}")
+    for skipped in version.manifest["skipped"]:
+        complain(f"warning: {skipped['study']} was left out: {skipped['reason']}")
     rows = plural(len(report.used), "label")
     say(f"{version.recipe} version {version.number}: {report.epochs} epochs on {rows} in {report.seconds:.0f} s")
     scores = list(version.manifest["held_out"].values())
@@ -63,7 +74,7 @@ def say_outcome(outcome: TrainOutcome) -> None:
     if outcome.decision is None:
         say("gate      not asked: a version of a fold never serves")
     else:
-        say(f"gate      {'serves' if outcome.decision.serves else 'does not serve'}: {outcome.decision.reason}")
+        say(f"gate      {outcome.decision.reason}")
 
 
 @contextmanager
