@@ -190,6 +190,21 @@ def _lock_home(home: Home) -> int:
     return lock
 
 
+def is_serving(home: Home) -> bool:
+    """Whether a server of this home is running."""
+    try:
+        lock = os.open(home.path / "server.lock", os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 def _sign_lock(lock: int, pid: int) -> None:
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{pid}\n".encode(), 0)

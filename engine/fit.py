@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import torch
 from torch import nn
 
 from radloop.engine.augment import Augment
+from radloop.engine.cores import usable_cores
 from radloop.engine.losses import dice_ce
 from radloop.engine.patches import Batch, PatchSource
 from radloop.engine.prepared import Prepared, prepare
@@ -160,7 +160,7 @@ def fit(
     """
     budget = Budget.of(recipe, epochs, minutes)
     training = _Training(recipe, seed, torch.device(device or default_device()), progress, cancelled)
-    with _threads(threads or os.cpu_count() or 1), torch.random.fork_rng(devices=[]):
+    with _threads(threads or usable_cores()), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         ready = prepare(recipe, cases, cache, training.caching)
         if not ready.ready:
@@ -307,10 +307,11 @@ def _mean(values: Sequence[float]) -> float:
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """A block that runs torch with `count` CPU threads."""
-    before = torch.get_num_threads()
+    """A block that runs torch with `count` CPU threads, and on CUDA the same way each time."""
+    before, cudnn = torch.get_num_threads(), torch.backends.cudnn
     torch.set_num_threads(count)
     try:
-        yield
+        with cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True):
+            yield
     finally:
         torch.set_num_threads(before)

@@ -7,7 +7,6 @@ runs later makes the figure too good. On CUDA they are wall-clock time.
 from __future__ import annotations
 
 import math
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ import numpy as np
 import psutil
 import torch
 
+from radloop.engine.cores import usable_cores
 from radloop.networks.registry import build
 from radloop.networks.topology import min_multiple, patch_shape, topology
 from radloop.recipes.preprocess import Preprocess
@@ -96,7 +96,7 @@ def this_machine(device: str | None = None) -> Machine:
     """This machine; `device` is `cpu` or `cuda`, by default CUDA where there is one."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     memory = psutil.virtual_memory().total
-    cores = _cores()
+    cores = usable_cores()
     if device == "cuda":
         found = torch.cuda.get_device_properties(0)
         return Machine(device, found.name, max(1, cores - 1), memory, found.total_memory)
@@ -224,11 +224,6 @@ def windows(shape: tuple[int, ...], patch: tuple[int, ...], overlap: float) -> i
         math.ceil(max(0, n - size) / step) + 1 for n, size, step in zip(shape, patch, steps, strict=False)
     )
     return count * math.prod(shape[len(patch) :])
-
-
-def _cores() -> int:
-    """Cores that this process may use (a container may have fewer than the machine)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _probe(recipe: Recipe) -> tuple[tuple[int, ...], float]:

@@ -124,7 +124,8 @@ def train_version(
     except BaseException:
         registry.discard(staged)
         raise
-    return TrainOutcome(_settle(registry, version, verdict.decision), verdict.decision, report, tuple(verdict.scores))
+    settled = _settle(registry, version, verdict.decision, champion.number if champion else None)
+    return TrainOutcome(settled, verdict.decision, report, tuple(verdict.scores))
 
 
 def _sides(
@@ -205,17 +206,24 @@ class _Verdict:
         found = assess(
             predictor, self._sides.held_out, lambda _: _stop_if(self._cancelled, self._recipe), surfaces=False
         )
-        self.skipped = list(found.skipped)
+        self.skipped += [skip for skip in found.skipped if skip not in self.skipped]
         return list(found.scores)
 
 
-def _settle(registry: Registry, version: Version, decision: Decision | None) -> Version:
-    """Promote or reject, as the gate decided; a fold and a version that waits for a person stay as they are."""
+def _settle(registry: Registry, version: Version, decision: Decision | None, over: int | None) -> Version:
+    """Promote or reject, as the gate decided; a fold and a version that waits for a person stay as they are.
+
+    It is promoted only over the champion that it was judged against; after a rollback meanwhile it waits for a person.
+    """
     if decision is None:
         return version
     logger.info("%s version %d: %s", version.recipe, version.number, decision.reason)
     if decision.serves:
-        return registry.promote(version)
+        try:
+            return registry.promote(version, over)
+        except Conflict as error:
+            logger.warning("%s version %d waits for a person: %s", version.recipe, version.number, error)
+            return version
     return version if decision.held else registry.reject(version, decision.reason)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from monailabel.interfaces.tasks.train import TrainTask
 
+from radloop.engine.cores import training_cores
 from radloop.recipes.errors import Conflict, RadloopError
 from radloop.recipes.recipe import Recipe
 from radloop.studies.folder import StudiesFolder
@@ -99,7 +100,7 @@ class SegmentationTrain(TrainTask):
                 epochs=epochs or None,
                 minutes=(minutes or None) if not epochs else None,
                 seed=int(request.get("seed") or 0),
-                threads=max(1, (os.cpu_count() or 2) - 1),
+                threads=training_cores(serving=True),
                 progress=report.step,
                 cancelled=lifeline.broken,
             )
