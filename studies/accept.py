@@ -8,8 +8,9 @@ from pathlib import Path
 
 from radloop.recipes.errors import RadloopError
 from radloop.recipes.recipe import Recipe
-from radloop.studies.fitting import LabelInfo, fit_mask
-from radloop.studies.folder import StudiesFolder
+from radloop.studies.fitting import Fitted, LabelInfo, fit_mask
+from radloop.studies.folder import StudiesFolder, Study
+from radloop.studies.images import read_mask
 from radloop.studies.intake import Problem, keep, rescue, sync_view
 from radloop.studies.ledger import Ledger
 from radloop.studies.rows import AuthorKind, LabelRow, Origin, State
@@ -45,7 +46,9 @@ def accept_label(
         label_info: names and numbers as the viewer sends them; see `radloop.studies.fitting`.
         shown_version: the version whose answer the reader saw; "" means blind.
         champion_found: whether the serving version finds something here; asked only for an empty final mask,
-            which is then held until someone confirms it.
+            which is held where it does, or where it cannot say, until somebody confirms it or the author sends
+            the same again.
+        state: a `draft` is kept as it is: never held, never shown in `labels/final`.
         others: further recipes, whose names are left out with a note.
         values: the exact voxel value of every name, where known; goes before `label_info`.
 
@@ -56,22 +59,28 @@ def accept_label(
         NoSpace: the disk is full or read-only; nothing was changed.
     """
     study = folder.study(study_id)
-    fitted = fit_mask(study, recipe, Path(file), label_info, others, values)
-    if state == "final" and not fitted.mask.any() and champion_found is not None and champion_found():
-        state, note = "held", note or "empty, but the serving version finds something; confirm it or send a mask"
+    fitted = fit_mask(study, recipe, Path(file), label_info, others, values, shown=bool(shown_version))
+    said = None
+    if state == "final" and champion_found is not None and not fitted.mask.any():
+        said = _said_before(ledger, study, recipe, author, fitted)
+        doubt = "" if said else _doubt(champion_found, study.id)
+        state, note = ("held", note or doubt) if doubt else (state, note)
     rescue(folder, ledger, [recipe, *(r for r in others if r.name != recipe.name)], study)
-    row = keep(
-        ledger,
-        study,
-        recipe,
-        fitted,
-        author,
-        state=state,
-        shown_version=shown_version,
-        origin=origin,
-        author_kind=author_kind,
-        note=note,
-    )
+    if said and said.state == "held":
+        row = ledger.confirm(said.id, note="confirmed by sending it again")
+    else:
+        row = keep(
+            ledger,
+            study,
+            recipe,
+            fitted,
+            author,
+            state=state,
+            shown_version=shown_version,
+            origin=origin,
+            author_kind=author_kind,
+            note=note,
+        )
     if row.state == "final":
         try:
             View(folder, ledger).show(row)
@@ -79,3 +88,29 @@ def accept_label(
             # The label is safe; the view is made right at the next start.
             log.warning("label %d is kept, but labels/final does not show it yet: %s", row.id, error)
     return row
+
+
+def _said_before(ledger: Ledger, study: Study, recipe: Recipe, author: str, fitted: Fitted) -> LabelRow | None:
+    """The author's newest word on a study, if it is this same empty mask: held still, or final already."""
+    rows = ledger.history(study.id, recipe.name)
+    followed = {row.parent: row.state for row in rows if row.state in ("final", "revoked")}
+    last = next((row for row in reversed(rows) if row.author == author), None)
+    if last is None or last.state not in ("held", "final") or followed.get(last.id) == "revoked":
+        return None
+    if last.state == "held" and last.id in followed:  # somebody else confirmed it
+        last = next(row for row in rows if row.parent == last.id and row.state == "final")
+    before = read_mask(ledger.file(last))
+    same = last.names == fitted.names and before.shape == fitted.mask.shape and not before.array.any()
+    return last if same else None
+
+
+def _doubt(champion_found: Callable[[], bool], study_id: str) -> str:
+    """Why an empty mask is held, or "" where the serving version finds nothing either."""
+    try:
+        found = champion_found()
+    except Exception as error:
+        # Whatever keeps the model from answering must not cost a label.
+        log.warning("the serving version cannot say what it finds in %s", study_id, exc_info=error)
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        return f"empty, and the serving version could not say whether it finds something ({reason}); confirm it"
+    return "empty, but the serving version finds something; confirm it or send a mask" if found else ""

@@ -10,6 +10,17 @@ Which voxel value has which name
    possible if it has a name for every value in the voxels. If both are possible and disagree about a value that is
    there, nobody can tell, and the mask is refused.
 3. Else the values are the recipe's own ids, and all of its labels were looked at.
+
+Which names were looked at
+--------------------------
+A mask speaks for the names it shows. Slicer makes an empty segment of every name that the server has and sends all of
+them, so a name that is listed and has no voxels, beside others of the recipe that have, says "not there" only where
+
+- the reader was shown an answer or a proposal, and so left it out or took it away; or
+- its entry in `label_info` says so, `{"name": ..., "idx": ..., "absent": true}`.
+
+Else nobody knows whether it was looked at, and it is left out. In a mask without any voxels, every name that is listed
+is said to be absent. Masks from elsewhere, whose values are known (`values`), speak for every name that they have.
 """
 
 from __future__ import annotations
@@ -58,6 +69,8 @@ def fit_mask(
     label_info: LabelInfo | None = None,
     others: Sequence[Recipe] = (),
     values: Mapping[str, int] | None = None,
+    *,
+    shown: bool = False,
 ) -> Fitted:
     """The mask of a file, as the recipe keeps it.
 
@@ -66,6 +79,7 @@ def fit_mask(
         others: further recipes, whose names are left out with a note instead of refused.
         values: the exact voxel value of every name, where known; goes before `label_info`, and names of no
             recipe are then left out.
+        shown: whether the reader saw an answer or a proposal first; decides what an empty segment says.
 
     Raises:
         BadLabel: the mask lies on another grid than the study, or its voxels cannot be named.
@@ -91,6 +105,8 @@ def fit_mask(
             "send an empty segment of that name to say that nothing is there"
         )
         raise BadLabel(msg)
+    if values is None and not shown:
+        names = _spoken_for(names, {name_of[value] for value in present}, label_info)
     table = np.zeros(max(present, default=0) + 1, np.uint8)
     for value in present:
         table[value] = recipe.labels.get(name_of[value], 0)
@@ -189,6 +205,14 @@ def _name_voxels(
         return None
     name_of = name_values(present, label_info, file)
     return name_of, {_entry(entry, file)[0] for entry in label_info} - LEFT_OUT
+
+
+def _spoken_for(names: tuple[str, ...], drawn: set[str], label_info: LabelInfo | None) -> tuple[str, ...]:
+    """Those of the names listed that a reader who saw no answer speaks for."""
+    if not drawn & set(names):
+        return names
+    absent = {str(entry["name"]).strip() for entry in label_info or () if entry.get("absent") is True}
+    return tuple(name for name in names if name in drawn or name in absent)
 
 
 def _entry(entry: Mapping[str, Any], file: str) -> tuple[str, int | None]:

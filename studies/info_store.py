@@ -6,7 +6,9 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +29,10 @@ class InfoStore:
         self._lock = threading.Lock()
 
     def get(self, kind: str, study_id: str) -> dict[str, Any]:
-        """What is known, or an empty dict."""
+        """What is known, or an empty dict; numbers that are not finite, which JSON does not have, are None."""
         path = self._path(kind, study_id)
         try:
-            return dict(json.loads(path.read_text(encoding="utf-8"))["info"])
+            return dict(_finite(json.loads(path.read_text(encoding="utf-8"))["info"]))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -51,7 +53,7 @@ class InfoStore:
             path.parent.mkdir(parents=True, exist_ok=True)
         with self._lock, (path.parent / ".lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed
-            known = self.get(kind, study_id) | info
+            known = self.get(kind, study_id) | _finite(info)
             text = json.dumps({"study": study_id, "info": known}, ensure_ascii=False, default=str)
             write_whole(path, lambda temporary: _write(temporary, text), ".json")
         return known
@@ -59,6 +61,14 @@ class InfoStore:
     def _path(self, kind: str, study_id: str) -> Path:
         # An id may have 200 letters of four bytes, a file name only 255 bytes.
         return self._folder / kind / f"{hashlib.sha256(study_id.encode()).hexdigest()[:32]}.json"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _write(path: Path, text: str) -> None:
