@@ -53,10 +53,13 @@ def labelled_cases(
         only: at most these study ids.
     """
     studies = folder.studies()
-    # All patients together, labelled or not: sides fill to their share of what is there.
-    side_of = Split(ledger).assign(study.patient for study in studies.values())
+    rows = ledger.current(recipe.name)
+    split = Split(ledger)
+    # Those with a label first: among themselves they fill every side, so that held-out ones can be measured on.
+    side_of = split.assign(studies[study_id].patient for study_id in rows if study_id in studies)
+    side_of |= split.assign(study.patient for study in studies.values())
     cases = []
-    for study_id, row in sorted(ledger.current(recipe.name).items()):
+    for study_id, row in sorted(rows.items()):
         if only is not None and study_id not in only:
             continue
         study = studies.get(study_id)

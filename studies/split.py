@@ -2,7 +2,8 @@
 
 The side is drawn by a salted hash of the patient id, so it depends on nothing about the patient. Among patients
 seen for the first time, some are moved from an over-full side to one that has fewer than its share, so that a
-small set has held-out patients too. A patient already stored is never moved.
+small set has held-out patients too, and one of its patients to learn from in any case. A patient already stored is
+never moved.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ Side = Literal["train", "validation", "test"]
 SIDES: tuple[Side, ...] = get_args(Side)
 #: Percent of patients on each side; whole numbers, so that shares of a total are exact.
 PERCENT: dict[Side, int] = {"train": 65, "validation": 15, "test": 20}
+#: So many new ones at once, or so many known in all, are spread over all three sides.
+_A_FEW, _SMALL = 3, 5
 
 
 class Split:
@@ -88,6 +91,8 @@ class Split:
 def draw(new: Iterable[str], stored: Counter[Side], salt: str) -> dict[str, Side]:
     """Sides for patients seen for the first time.
 
+    There is a training patient always; a patient on every side where three come at once or five are known.
+
     Args:
         new: their ids.
         stored: how many patients each side has already.
@@ -99,10 +104,10 @@ def draw(new: Iterable[str], stored: Counter[Side], salt: str) -> dict[str, Side
     counts.update(sides.values())
     total = sum(counts.values())
     share = {side: PERCENT[side] * total // 100 for side in SIDES}
-    # Held-out sides first: a set too small to measure on is worse than one training patient fewer.
-    for short in ("validation", "test", "train"):
-        while counts[short] < share[short]:
-            donors = [side for side in SIDES if counts[side] > share[side] and side in sides.values()]
+
+    def fill(short: Side, wanted: int, keep: dict[Side, int]) -> None:
+        while counts[short] < wanted:
+            donors = [side for side in SIDES if side != short and counts[side] > keep[side] and side in sides.values()]
             if not donors:
                 break
             donor = max(donors, key=lambda side: counts[side] - share[side])
@@ -110,6 +115,15 @@ def draw(new: Iterable[str], stored: Counter[Side], salt: str) -> dict[str, Side
             sides[moved] = short
             counts[donor] -= 1
             counts[short] += 1
+
+    # Nothing can be learned without a training patient, and little be said without one on each held-out side.
+    fill("train", 1, dict.fromkeys(SIDES, 0))
+    if len(order) >= _A_FEW or total >= _SMALL:
+        fill("validation", 1, dict.fromkeys(SIDES, 1))
+        fill("test", 1, dict.fromkeys(SIDES, 1))
+    # Held-out sides first: a set too small to measure on is worse than one training patient fewer.
+    for side in ("validation", "test", "train"):
+        fill(side, share[side], {side: max(share[side], 1) for side in SIDES})
     return sides
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+
+import pytest
+
 from radloop.recipes.recipe import Recipe
 from radloop.studies.accept import accept_label
 from radloop.studies.cases import labelled_cases
@@ -20,6 +24,18 @@ def test_each_side_gets_its_own_patients(folder, ledger, organs, draw):
         assert {case.side for case in cases} <= {side}
     assert labelled_cases(folder, ledger, organs) == labelled_cases(folder, ledger, organs, ("train",))
     assert [case.study for case in labelled_cases(folder, ledger, organs, SIDES, only={"b", "zz"})] == ["b"]
+
+
+@pytest.mark.parametrize("salt", [f"salt {n}" for n in range(8)])
+def test_labelled_patients_are_spread_before_the_others(folder, ledger, organs, draw, salt):
+    for number in range(30):
+        shutil.copy(folder.path / "a.nii.gz", folder.path / f"more {number}.nii.gz")
+    for study in "abc":
+        accept_label(folder, ledger, organs, study, draw(1), author="Ada")
+    Split(ledger, salt).assign(["somebody else"])
+    assert len(labelled_cases(folder, ledger, organs, ("validation",))) == 1
+    assert len(labelled_cases(folder, ledger, organs, SIDES)) == 3
+    assert len(Split(ledger).stored()) == 34
 
 
 def test_a_case_is_the_newest_label_with_its_names(folder, ledger, organs, bones, draw):

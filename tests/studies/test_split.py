@@ -60,9 +60,29 @@ def test_a_late_crowd_fills_held_out_sides_only_as_far_as_needed(crowd, stored, 
     total = sum(counts.values())
     for short in ("validation", "test"):
         share = PERCENT[short] * total // 100
-        # Either the side has its share, or no other side has more than its own among the newcomers.
-        others = [s for s in SIDES if s != short and counts[s] > PERCENT[s] * total // 100 and counts[s] > stored[s]]
+        # Either the side has its share, or no other side has more than its own (and than one) among the newcomers.
+        enough = {side: max(percent * total // 100, 1) for side, percent in PERCENT.items()}
+        others = [s for s in SIDES if s != short and counts[s] > enough[s] and counts[s] > stored[s]]
         assert counts[short] >= share or not others
+
+
+@given(crowds, st.fixed_dictionaries({side: st.integers(0, 9) for side in SIDES}), salts)
+def test_there_is_a_training_patient_always(crowd, stored, salt):
+    counts = Counter(stored)
+    counts.update(draw(crowd, Counter(stored), salt).values())
+    assert counts["train"] >= 1
+
+
+@given(st.lists(patients, min_size=3, max_size=9, unique=True), salts, st.integers(0, 30), st.sampled_from(SIDES))
+def test_three_at_once_leave_no_side_empty(crowd, salt, many, side):
+    stored = Counter({side: many})
+    assert set(draw(crowd, stored, salt).values()) | set(+stored) == set(SIDES)
+
+
+@given(patients, salts)
+def test_the_fifth_patient_takes_the_side_that_is_empty(patient, salt):
+    assert draw([patient], Counter(train=3, test=1), salt) == {patient: "validation"}
+    assert draw([patient], Counter(train=3, validation=1), salt) == {patient: "test"}
 
 
 def test_another_salt_draws_otherwise():
@@ -83,11 +103,15 @@ def test_the_salt_is_stored_with_the_first_patient(ledger):
     assert together == draw(crowd, known, "mine")
 
 
-def test_one_by_one_a_small_set_still_gets_held_out_patients(ledger):
-    split = Split(ledger)
-    counts = Counter(split.side(f"patient {n}") for n in range(20))
-    assert counts["validation"] >= 3
-    assert counts["test"] >= 4
+@pytest.mark.parametrize("salt", [f"salt {n}" for n in range(20)])
+def test_one_by_one_a_small_set_still_gets_held_out_patients(salt):
+    counts: Counter[str] = Counter()
+    for number in range(20):
+        counts.update(draw([f"patient {number}"], counts, salt).values())
+        if number >= 6:
+            assert min(counts[side] for side in SIDES) >= 1
+    assert counts["validation"] >= 2
+    assert counts["test"] >= 3
 
 
 ASSIGN = """
