@@ -6,7 +6,7 @@ import errno
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from radloop.recipes.errors import NoSpace
@@ -52,8 +52,11 @@ def write_whole(path: Path, write: Callable[[Path], None], ending: str = "") -> 
             sync(temporary)
             temporary.replace(path)
             sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    except BaseException:
+        # Where nothing can be written, nothing can be taken away either; the first error is the one to tell.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def sync(path: Path) -> None:

@@ -80,6 +80,12 @@ class View:
                     file.unlink(missing_ok=True)
 
 
+def unknown_masks(folder: StudiesFolder, ledger: Ledger) -> list[str]:
+    """File names of the masks in `labels/final` that the ledger does not have yet; nothing is taken in."""
+    known = ledger.contents()
+    return [file.name for study_id, file in View(folder, ledger).files() if (study_id, checksum(file)) not in known]
+
+
 def _masks(folder: Path) -> Iterator[tuple[str, Path]]:
     if not folder.is_dir():
         return

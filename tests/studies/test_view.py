@@ -15,6 +15,7 @@ from radloop.studies.folder import StudiesFolder
 from radloop.studies.home import Home
 from radloop.studies.images import read_mask, write_mask
 from radloop.studies.ledger import Ledger
+from radloop.studies.view import unknown_masks
 
 
 @pytest.fixture
@@ -66,6 +67,16 @@ def test_a_file_found_there_is_imported_once(folder, ledger, organs, put):
     )
     assert "a.nii.gz" in row.note
     assert found.read_bytes() == content
+
+
+def test_masks_that_wait_to_be_taken_in_are_counted(folder, ledger, organs, put, draw):
+    accept_label(folder, ledger, organs, "c", draw(1), author="Ada")
+    put("a", 1)
+    put("zz", 1)
+    assert unknown_masks(folder, ledger) == ["a.nii.gz", "zz.nii.gz"]
+    assert len(ledger.history()) == 1
+    sync_view(folder, ledger, [organs])
+    assert unknown_masks(folder, ledger) == ["zz.nii.gz"]
 
 
 def test_names_decide_which_recipes_a_file_is_for(folder, ledger, organs, bones, put):
