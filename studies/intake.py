@@ -4,16 +4,18 @@ What the values of such a file mean:
 
 1. its own names (`.seg.nrrd`);
 2. where the study has a label already: what they meant in the file that the view showed, since somebody edited that;
-3. `labels/names.json`, for every recipe whose labels it all names;
-4. else the ids of the first recipe that has them all.
+3. `labels/names.json`, for every recipe that has one of its names, and only for the names that they share;
+4. without one, or where its names are `label_1`, `label_2`, ...: the ids of the first recipe that has them all.
 
-A file is kept in the ledger as it came, so that a recipe served later finds its labels in it.
+A file is kept in the ledger as it came, so that a recipe served later finds its labels in it. Where nothing names its
+values, that is the recipe asked for, the first one: see `Intake._guessed`.
 """
 
 from __future__ import annotations
 
 import fcntl
 import logging
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,6 +36,8 @@ from radloop.studies.view import VIEW_ENDINGS, View
 
 log = logging.getLogger(__name__)
 
+_NO_NAME = re.compile(r"label_\d+")
+
 
 class Problem(NamedTuple):
     """A file that could not become a label, and why."""
@@ -46,7 +50,7 @@ def sync_view(folder: StudiesFolder, ledger: Ledger, recipes: Sequence[Recipe]) 
     """Take in what the ledger does not know, then make the view show each study's newest label.
 
     Args:
-        recipes: those served, the main one first.
+        recipes: those served, the main one first; or the one asked for first, then all that are known.
 
     Returns:
         Files that could not be taken in, each left untouched, with the reason.
@@ -145,7 +149,7 @@ class Intake:
             if (study_id, checksum(file)) not in known:
                 problems += _attempt(file, partial(self.take, study_id, file))
         for study_id, original in self._ledger.originals().items():
-            if study_id in self._studies and original.names is not None:
+            if study_id in self._studies:
                 problems += _attempt(self._ledger.file(original), partial(self._reuse, study_id, original))
         return problems
 
@@ -174,20 +178,23 @@ class Intake:
         present = ids_in(mask.array[0])
         values: Mapping[str, int] | None
         if in_file is not None:
-            values, fitting = in_file, [r for r in self._recipes if set(r.labels) & set(in_file)]
+            values, fitting = in_file, [r for r in self._recipes if _shares(in_file, r)]
         elif shown is not None:
             original = self._ledger.originals(shown.study).get(shown.study) if shown.origin == "import" else None
             values = original.names if original else None
-            fitting = [r for r in self._recipes if (_covers(values, r) if values else r.name == shown.recipe)]
+            fitting = [r for r in self._recipes if (_shares(values, r) if values else r.name == shown.recipe)]
         else:
             values = read_names(self._names_file) or None
-            fitting = [r for r in self._recipes if _covers(values, r)]
-            if not fitting:
+            fitting = [r for r in self._recipes if _shares(values, r)]
+            if not fitting and not _tells(values):
                 values = None
                 fitting = [r for r in self._recipes if present <= set(r.labels.values())][:1]
         if not fitting:
             served = "; ".join(f"{r.name} has {', '.join(r.labels)}" for r in self._recipes) or "none"
-            msg = f"its ids {sorted(present)[:8]} fit no recipe served ({served}); name them in labels/names.json"
+            if _tells(values):
+                msg = f"its names {', '.join(values or ())} are of no recipe served ({served}); give one of these names"
+            else:
+                msg = f"its ids {sorted(present)[:8]} fit no recipe served ({served}); name them in labels/names.json"
             raise BadLabel(msg)
         return values, fitting
 
@@ -198,13 +205,39 @@ class Intake:
         return max(rows, key=lambda row: row.id, default=None)
 
     def _reuse(self, study_id: str, original: Original) -> None:
-        answered = {row.recipe for row in self._ledger.history(study_id)}
+        history = self._ledger.history(study_id)
+        answered = {row.recipe for row in history}
         study = self._studies[study_id]
         for recipe in self._recipes:
-            if recipe.name not in answered and _covers(original.names, recipe):
+            if recipe.name in answered:
+                continue
+            if original.names is not None:
+                fits, values = _shares(original.names, recipe), original.names
+            else:
+                fits, values = self._guessed(recipe, original, history)
+            if fits:
                 file = self._ledger.file(original)
-                fitted = fit_mask(study, recipe, file, others=self._recipes, values=original.names)
+                fitted = fit_mask(study, recipe, file, others=self._recipes, values=values)
                 self._import(study, recipe, fitted, f"original {original.id}", None)
+
+    def _guessed(
+        self, recipe: Recipe, original: Original, history: Sequence[LabelRow]
+    ) -> tuple[bool, dict[str, int] | None]:
+        """Whether a file without names is the recipe's too, and what its values mean (None: the recipe's ids).
+
+        Its first recipe was a guess by ids. The recipe asked for may have it as well: by the names that both
+        share, or else by ids, unless a reader has labelled with the first one and so settled what the file shows.
+        """
+        if recipe != self._recipes[0]:
+            return False, None
+        first = [row for row in history if row.origin == "import" and row.time <= original.time][-1:]
+        claimed = {name: number for row in first for number, name in enumerate(row.names, start=1)}
+        if _shares(claimed, recipe):
+            return True, claimed
+        if any(row.origin != "import" for one in first for row in self._ledger.history(recipe=one.recipe)):
+            return False, None
+        present = ids_in(read_named_mask(self._ledger.file(original))[0].array[0])
+        return present <= set(recipe.labels.values()), None
 
     def _import(self, study: Study, recipe: Recipe, fitted: Fitted, source: str, shown: LabelRow | None) -> None:
         row = keep(
@@ -221,8 +254,13 @@ class Intake:
         log.info("label %d of study %s, recipe %s, is imported from %s", row.id, study.id, recipe.name, source)
 
 
-def _covers(names: Mapping[str, int] | None, recipe: Recipe) -> bool:
-    return names is not None and set(recipe.labels) <= set(names)
+def _shares(names: Mapping[str, int] | None, recipe: Recipe) -> bool:
+    return names is not None and not set(names).isdisjoint(recipe.labels)
+
+
+def _tells(names: Mapping[str, int] | None) -> bool:
+    """Whether names say more than the numbers do."""
+    return names is not None and not all(_NO_NAME.fullmatch(name) for name in names)
 
 
 def _attempt(file: Path, step: Callable[[], None]) -> list[Problem]:
