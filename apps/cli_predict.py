@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import csv
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import astuple, dataclass, fields
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from radloop.apps.place import open_folder
-from radloop.apps.terminal import NOTICE, bar, complain, plural, say
-from radloop.recipes.errors import NotFound, RadloopError
-from radloop.studies.home import Home
+from radloop.apps.results_table import RESULTS, Job, Row, is_answer, read_rows, source_of
+from radloop.apps.terminal import NOTICE, WrongUse, bar, complain, plural, say
+from radloop.recipes.errors import Conflict, NoSpace, NotFound, RadloopError
+from radloop.studies.home import Home, is_url
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,43 +24,27 @@ if TYPE_CHECKING:
     from radloop.recipes.recipe import Recipe
     from radloop.registry.version import Version
 
-RESULTS = "results.csv"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of `results.csv`: a label of a study."""
-
-    study: str
-    label: str
-    volume_ml: str
-    version: str
-    seconds: str
-    warnings: str
-    notice: str = NOTICE
-
-
-@dataclass(frozen=True)
-class Job:
-    """An image to answer: its id and the files of its channels."""
-
-    study: str
-    channels: tuple[Path, ...]
+_FIRST_CHANNEL = re.compile(r"^(?P<id>.+)_0000$")
 
 
 def predict(options: argparse.Namespace) -> int:
     """The command; 1 when a study could not be answered, the others are all the same."""
+    _check_out(options)
     home = _home(options)
     version = served_version(options.recipe, home)
     recipe = version.load_recipe()
     jobs = list(_jobs(options, recipe))
+    _protect(jobs, options.out)
     options.out.mkdir(parents=True, exist_ok=True)
-    kept = _kept(options.out, version)
-    todo = [job for job in jobs if job.study not in kept]
+    rows = read_rows(options.out)
+    todo = [job for job in jobs if options.image or not _is_done(job, version, options.out, rows)]
     say(f"{recipe.name} version {version.number}: {plural(len(todo), 'study', 'studies')} to answer ({NOTICE})")
     if len(todo) < len(jobs):
         say(f"{len(jobs) - len(todo)} are there already")
-    failed = _answer_all(todo, version, options.out, [row for rows in kept.values() for row in rows])
+    renewed = {job.study for job in todo}
+    failed = _answer_all(
+        todo, version, options.out, [row for study, of in rows.items() if study not in renewed for row in of]
+    )
     say(f"masks and {RESULTS} are in {options.out}")
     if failed:
         complain(f"{plural(failed, 'study', 'studies')} of {len(todo)} failed; the reasons are above")
@@ -82,34 +68,96 @@ def served_version(name: str, home: Home) -> Version:
     return version
 
 
+def _check_out(options: argparse.Namespace) -> None:
+    """Refuses an output folder where masks of the images' names would take the place of images or labels.
+
+    Raises:
+        WrongUse: it is the folder of the images, or one of its labels.
+    """
+    if options.studies and is_url(options.studies):
+        return
+    out = options.out.resolve()
+    images = Path(options.studies).expanduser() if options.studies else options.image.expanduser().parent
+    labels = {(images / folder).resolve() for folder in ("labels", "labels/final", "labels/original")}
+    if out == images.resolve() or labels & {out, *out.parents}:
+        what = "holds the images" if out == images.resolve() else "is for labels"
+        msg = f"--out {options.out} {what}; answers there would take their place, so give a folder of its own"
+        raise WrongUse(msg)
+
+
+def _protect(jobs: Sequence[Job], out: Path) -> None:
+    """Refuses to write over what is not an earlier answer.
+
+    Raises:
+        WrongUse: a file to write is an image, or the folder is one.
+        Conflict: a file to write is there, and no table says that it is an answer.
+    """
+    targets = [out / RESULTS, *(_mask_path(job, out) for job in jobs)]
+    written = {target.resolve() for target in targets} | {out.resolve()}
+    for job in jobs:
+        for channel in job.channels:
+            if channel.resolve() in written:
+                msg = f"--out {out}: {channel.name} there is the image itself; give a folder of its own"
+                raise WrongUse(msg)
+    there = next((target for target in targets if target.exists()), None)
+    if there is not None and not (out / RESULTS).is_file():
+        msg = f"--out {out}: {there.name} is there and no {RESULTS} says that it is an answer; give an empty folder"
+        raise Conflict(msg)
+
+
 def _home(options: argparse.Namespace) -> Home:
     if options.studies:
         return Home.find(open_folder(options.studies).path, options.home)
-    if options.home or os.environ.get("RADLOOP_HOME"):
-        return Home.find(options.image.parent, options.home)
+    beside = options.image.expanduser().parent / ".radloop"
+    if options.home or os.environ.get("RADLOOP_HOME") or beside.is_dir():
+        return Home.find(beside.parent, options.home)
     msg = "--image: say with --home DIR where the model is (for a studies folder it is <studies>/.radloop)"
-    raise NotFound(msg)
+    raise WrongUse(msg)
 
 
 def _jobs(options: argparse.Namespace, recipe: Recipe) -> Iterator[Job]:
-    from radloop.studies.folder import split_ending
-
     channels = len(recipe.channels)
     if options.studies:
         for study in open_folder(options.studies, channels).studies().values():
             yield Job(study.id, study.channels[:channels])
         return
-    if not options.image.exists():
-        msg = f"--image {options.image}: there is no such file"
+    image = options.image.expanduser()
+    if not image.exists():
+        msg = f"--image {image}: there is no such file"
         raise NotFound(msg)
-    yield Job(split_ending(options.image.name)[0], (options.image,))
+    yield _image_job(image, recipe)
 
 
-def _answer_all(jobs: Iterable[Job], version: Version, out: Path, rows: list[Row]) -> int:
-    """Answers the jobs; writes each mask, then its rows. Returns how many failed."""
+def _image_job(image: Path, recipe: Recipe) -> Job:
+    """The job of one image: `q_0000.nii.gz` is study `q`, and its further channels lie beside it."""
+    from radloop.studies.folder import Study, split_ending
+
+    name, count = split_ending(image.name)[0], len(recipe.channels)
+    first = _FIRST_CHANNEL.match(name)
+    if count > 1 and first is None:
+        msg = (
+            f"--image {image.name}: {recipe.name} takes {count} channels ({', '.join(recipe.channels)}); "
+            "name the files ID_0000, ID_0001 and so on, and give ID_0000"
+        )
+        raise WrongUse(msg)
+    study_id = first["id"] if first else name
+    return Job(study_id, Study(study_id, study_id, (image,)).first_channels(count))
+
+
+def _is_done(job: Job, version: Version, out: Path, rows: dict[str, list[Row]]) -> bool:
+    """Whether an earlier run gave the answer of this very version to this very image, and its mask is there."""
+    labels = version.load_recipe().label_names
+    return is_answer(rows.get(job.study, []), source_of(job, version), labels) and _mask_path(job, out).is_file()
+
+
+def _answer_all(jobs: Sequence[Job], version: Version, out: Path, rows: Sequence[Row]) -> int:
+    """Answers the jobs; writes each mask, then its rows. Returns how many failed.
+
+    Raises:
+        NoSpace: the disk is full or read-only, so that no further answer can be kept.
+    """
     from radloop.engine.predictor import PredictorCache
 
-    jobs = list(jobs)
     predictor = PredictorCache().get(version)
     failed = 0
     with (
@@ -123,14 +171,25 @@ def _answer_all(jobs: Iterable[Job], version: Version, out: Path, rows: list[Row
         for job in jobs:
             try:
                 answer = _answer(job, predictor, out)
-            except (RadloopError, OSError) as error:
+            except NoSpace:
+                raise
+            except (RadloopError, OSError, RuntimeError, MemoryError) as error:
                 failed += 1
-                complain(f"{job.study}: {error}")
+                complain(f"{job.study}: {_reason(error)}")
             else:
                 table.writerows(astuple(row) for row in _rows(job, answer, predictor.recipe, version))
                 file.flush()
             progress.update()
     return failed
+
+
+def _reason(error: Exception) -> str:
+    """One line; what torch and the system say is named, as it may not speak for itself."""
+    if isinstance(error, RadloopError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for this image"
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 def _answer(job: Job, predictor: Predictor, out: Path) -> Prediction:
@@ -150,11 +209,12 @@ def _mask_path(job: Job, out: Path) -> Path:
 def _rows(job: Job, answer: Prediction, recipe: Recipe, version: Version) -> Iterator[Row]:
     import numpy as np
 
+    source = asdict(source_of(job, version))
     counts = np.bincount(answer.mask.ravel(), minlength=len(recipe.labels) + 1)
     voxel_ml = abs(np.linalg.det(answer.affine[:3, :3])) / 1000
     for name, number in recipe.labels.items():
         volume = f"{counts[number] * voxel_ml:.3f}" if recipe.dimension == 3 else ""
-        yield Row(job.study, name, volume, str(version.number), f"{answer.seconds:.2f}", _warnings(answer.mask, number))
+        yield Row(job.study, name, volume, f"{answer.seconds:.2f}", _warnings(answer.mask, number), **source)
 
 
 def _warnings(mask: np.ndarray, number: int) -> str:
@@ -165,24 +225,3 @@ def _warnings(mask: np.ndarray, number: int) -> str:
     # a picture has one slice, which is no edge
     edges = [found.take((0, -1), axis) for axis in range(3) if mask.shape[axis] > 1]
     return "touches the edge of the image" if any(edge.any() for edge in edges) else ""
-
-
-def _kept(out: Path, version: Version) -> dict[str, list[Row]]:
-    """What an earlier run of this version finished: study -> its rows; a mask must be there too."""
-    path = out / RESULTS
-    if not path.is_file():
-        return {}
-    names = {field.name for field in fields(Row)}
-    kept: dict[str, list[Row]] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for line in csv.DictReader(file):
-            # a line cut short by a crash lacks columns
-            whole = set(line) == names and None not in line.values()
-            if whole and line["version"] == str(version.number):
-                kept.setdefault(line["study"], []).append(Row(**line))
-    return {
-        study: rows
-        for study, rows in kept.items()
-        if len(rows) == len(version.load_recipe().labels)
-        and any((out / f"{study}{ending}").is_file() for ending in (".nii.gz", ".png"))
-    }
