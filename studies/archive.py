@@ -26,13 +26,17 @@ def write_archive(path: Path, files: Mapping[str, tuple[Path, Path]], metadata: 
     Args:
         path: where the ZIP goes.
         files: study -> image and label.
-        metadata: what is known of them.
+        metadata: what is known of them; `cases` has the `recipe` of each study's label, which `files` then lists.
 
     Raises:
         NoSpace: the disk is full.
     """
+    recipes = {}
     with writing("the archive"), zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for study_id, (image, label) in files.items():
             archive.write(image, f"{study_id}{split_ending(image.name)[1]}")
-            archive.write(label, f"labels/final/{study_id}{split_ending(label.name, MASK_ENDINGS)[1]}")
-        archive.writestr("metadata.json", json.dumps(metadata, ensure_ascii=False, indent=2))
+            inside = f"labels/final/{study_id}{split_ending(label.name, MASK_ENDINGS)[1]}"
+            archive.write(label, inside)
+            recipes[inside] = metadata["cases"][study_id]["recipe"]
+        told = json.dumps({**metadata, "files": recipes}, ensure_ascii=False, indent=2)
+        archive.writestr("metadata.json", told)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -18,11 +19,12 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from radloop.recipes.errors import BadInput, BadLabel, Conflict, NoSpace, NotFound, closest
 from radloop.recipes.recipe import Recipe
 from radloop.studies.accept import accept_label, sync_view
-from radloop.studies.archive import row_info, write_archive
+from radloop.studies.archive import write_archive
 from radloop.studies.display import display_file
 from radloop.studies.files import write_whole, writing
 from radloop.studies.fitting import fit_mask
 from radloop.studies.folder import MASK_ENDINGS, StudiesFolder, Study, split_ending, valid_id
+from radloop.studies.given_labels import DRAFT, FINAL, GivenLabels
 from radloop.studies.home import Home
 from radloop.studies.images import read_volume
 from radloop.studies.info_store import InfoStore
@@ -30,15 +32,16 @@ from radloop.studies.ledger import Ledger
 from radloop.studies.proposals import Proposals
 from radloop.studies.rows import LabelRow
 from radloop.studies.uploads import as_upload, recipes_of
-from radloop.studies.view import View
 
 logger = logging.getLogger(__name__)
-FINAL, ORIGINAL = DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value
+ORIGINAL = DefaultLabelTag.ORIGINAL.value
+TAGS = (FINAL, ORIGINAL, DRAFT)
+_CHANNEL = re.compile(r"_\d{4}$")
 UPLOADS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".jpg", ".jpeg")
 
 
 class FolderDatastore(Datastore):
-    """Images from a studies folder, `final` labels from the ledger, `original` ones (proposals) from a folder.
+    """Images from a studies folder, `final` and `draft` labels from the ledger, proposals (`original`) from a folder.
 
     A label's id is its study's id. Labels of several recipes may stand under one study and tag.
 
@@ -60,6 +63,7 @@ class FolderDatastore(Datastore):
     ) -> None:
         self.folder, self.home, self.ledger, self.recipes = folder, home, ledger, tuple(recipes)
         self.proposals = Proposals(folder, home)
+        self.given = GivenLabels(folder, ledger, self.recipes)
         self._found = champion_found
         self._info = InfoStore(home.path / "info")
         self._lock = threading.Lock()
@@ -90,8 +94,7 @@ class FolderDatastore(Datastore):
 
     def labelled(self, recipe: str | None = None) -> set[str]:
         """Ids with a current label, of one recipe or of any that is served."""
-        names = [recipe] if recipe else [r.name for r in self.recipes]
-        return {study for name in names for study in self.ledger.current(name)}
+        return self.given.studies(recipe)
 
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
         """Ids with a label of a tag; `final` where none is given. Proposals count only where asked for."""
@@ -106,12 +109,15 @@ class FolderDatastore(Datastore):
 
     def datalist(self) -> list[dict[str, Any]]:
         """Image and label pairs, as paths inside the studies folder (what the server's disk looks like is hidden)."""
-        studies = self.folder.studies()
-        pairs = []
-        for study_id in self.get_labeled_images():
-            image = studies[study_id].channels[0].name
-            pairs.append({"image": image, "label": f"labels/{FINAL}/{Path(self.get_label_uri(study_id, FINAL)).name}"})
-        return pairs
+        given, seen = self.given.all(), self.given.seen()
+        return [
+            {
+                "image": study.channels[0].name,
+                "label": f"labels/{FINAL}/{seen.get(study.id) or study.id + given[study.id][0].ext}",
+            }
+            for study in self.folder.studies().values()
+            if study.id in given
+        ]
 
     def status(self) -> dict[str, Any]:
         """How many images there are and how many have labels."""
@@ -121,18 +127,20 @@ class FolderDatastore(Datastore):
 
     def json(self) -> dict[str, Any]:
         """Everything, in the form that viewers know from MONAI Label's own store."""
-        studies, labelled, proposals = self.folder.studies(), self.labelled(), self.proposals.ids()
+        given, proposals = self.given.all(), self.proposals.files()
         objects = {}
-        for study_id, study in studies.items():
-            tags = [FINAL] * (study_id in labelled) + [ORIGINAL] * (study_id in proposals)
-            labels = {tag: self._label_entry(study_id, tag) for tag in tags}
+        for study in self.folder.studies().values():
+            labels = {}
+            if study.id in given:
+                rows = given[study.id]
+                known = self._info.get(f"labels-{FINAL}", study.id)
+                labels[FINAL] = {"ext": rows[0].ext, "info": known | self.given.info(rows)}
+            if study.id in proposals:
+                ending = split_ending(proposals[study.id].name, MASK_ENDINGS)[1]
+                labels[ORIGINAL] = {"ext": ending, "info": self._info.get(f"labels-{ORIGINAL}", study.id)}
             ending = split_ending(study.channels[0].name)[1]
-            objects[study_id] = {"image": {"ext": ending, "info": self.get_image_info(study_id)}, "labels": labels}
+            objects[study.id] = {"image": {"ext": ending, "info": self._image_info(study)}, "labels": labels}
         return {"name": self._name, "description": self._description, "objects": objects}
-
-    def _label_entry(self, study_id: str, tag: str) -> dict[str, Any]:
-        ending = split_ending(self.get_label_uri(study_id, tag), MASK_ENDINGS)[1]
-        return {"ext": ending, "info": self.get_label_info(study_id, tag)}
 
     # -- images
 
@@ -142,16 +150,19 @@ class FolderDatastore(Datastore):
 
     def get_image_uri(self, image_id: str) -> str:
         """The file that viewers show: the main recipe's display channel; a DICOM folder as one NIfTI file."""
-        study = self.folder.study(image_id)
+        return str(self._display(self.folder.study(image_id)))
+
+    def _display(self, study: Study) -> Path:
         number = min(self.recipes[0].display_channel if self.recipes else 0, len(study.channels) - 1)
-        return str(display_file(study.channels[number], self.home))
+        return display_file(study.channels[number], self.home)
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """What is known of an image, and the name under which it is downloaded."""
-        study = self.folder.study(image_id)
-        name = study.channels[0].name
-        shown = f"{study.id}{split_ending(name)[1] or '.nii.gz'}"
-        return {**self._info.get("images", image_id), "name": shown}
+        return self._image_info(self.folder.study(image_id))
+
+    def _image_info(self, study: Study) -> dict[str, Any]:
+        shown = f"{study.id}{split_ending(study.channels[0].name)[1] or '.nii.gz'}"
+        return {**self._info.get("images", study.id), "name": shown}
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
         """Adds to what is known of an image."""
@@ -167,8 +178,14 @@ class FolderDatastore(Datastore):
             NoSpace: the studies folder is full or read-only.
         """
         ending = split_ending(image_filename, UPLOADS)[1].lower()
-        if not valid_id(image_id) or not ending or image_id.endswith("_0000"):
-            msg = f"image {image_id!r} cannot be added; give an id of letters, digits, ._- that does not end in _0000"
+        if not valid_id(image_id) or not ending:
+            msg = f"image {image_id!r} cannot be added; give an id of letters, digits, ._- and an image file"
+            raise BadInput(msg)
+        if channel := _CHANNEL.search(image_id):
+            msg = (
+                f"image {image_id!r} cannot be added: {channel[0]} at the end makes a file a channel of study "
+                f"{image_id[: channel.start()]!r}; give an id that does not end in _ and four digits"
+            )
             raise BadInput(msg)
         with as_upload(image_filename, image_id, ending) as upload:
             read_volume(upload)
@@ -197,8 +214,7 @@ class FolderDatastore(Datastore):
     def get_labels_by_image_id(self, image_id: str) -> dict[str, str]:
         """The tags under which a study has a label."""
         self.folder.study(image_id)
-        tags = {FINAL: image_id in self.labelled(), ORIGINAL: self.proposals.find(image_id) is not None}
-        return {tag: image_id for tag, there in tags.items() if there}
+        return {tag: image_id for tag in TAGS if self._has(image_id, tag)}
 
     def get_label_by_image_id(self, image_id: str, tag: str) -> str:
         """The label's id, or an empty string."""
@@ -214,31 +230,34 @@ class FolderDatastore(Datastore):
         Raises:
             NotFound: the study has no such label.
         """
-        self.folder.study(label_id)
-        if _known_tag(label_tag) == ORIGINAL:
-            found = self.proposals.find(label_id)
-        else:
-            rows = self._rows(label_id)
-            found = (self._view(label_id) or self.ledger.file(rows[0])) if rows else None
-        if found is None:
-            msg = f"study {label_id!r} has no label of tag {label_tag!r}"
-            raise NotFound(msg)
-        return str(found)
+        return str(self._label(label_id, label_tag)[0])
 
     def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
-        """What is known of a label: for readers' labels who, when and for which recipe, from the ledger."""
-        path = self.get_label_uri(label_id, label_tag)
+        """What is known of a label, and what its ids mean; of readers' labels also who, when and for which recipe."""
+        path, told = self._label(label_id, label_tag)
         known = self._info.get(f"labels-{_known_tag(label_tag)}", label_id)
-        if label_tag == ORIGINAL:
-            names = known.get("params", {}).get("label_names") or (self.recipes[0].labels if self.recipes else {})
-            return known | {"name": Path(path).name, "params": {**known.get("params", {}), "label_names": names}}
-        rows = self._rows(label_id)
-        names = next((r.labels for r in self.recipes if r.name == rows[0].recipe), {})
-        return known | {
-            "name": Path(path).name,
-            "params": {"label_names": names},
-            "labels": [row_info(r) for r in rows],
-        }
+        return {**known, **told, "name": path.name, "params": {**known.get("params", {}), **told["params"]}}
+
+    def _label(self, study_id: str, tag: str) -> tuple[Path, dict[str, Any]]:
+        """The file that a viewer gets and what it is told of it, of one and the same label."""
+        self.folder.study(study_id)
+        if _known_tag(tag) == ORIGINAL:
+            found = self.proposals.readable(study_id, self._made_for(study_id))
+            if found:
+                return found.file, {"params": {"label_names": found.names}, "message": found.message}
+        elif rows := self.given.of(study_id, tag):
+            return self.given.file(rows[0]), self.given.info(rows)
+        raise _no_label(study_id, tag)
+
+    def _has(self, study_id: str, tag: str) -> bool:
+        if _known_tag(tag) == ORIGINAL:
+            return self.proposals.find(study_id) is not None
+        return bool(self.given.of(study_id, tag))
+
+    def _made_for(self, study_id: str) -> list[Recipe]:
+        """The recipes served, that of a study's proposal first."""
+        model = self._info.get(f"labels-{ORIGINAL}", study_id).get("model")
+        return sorted(self.recipes, key=lambda r: r.name != model)
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
         """Adds to what is known of a label; what the ledger says stays."""
@@ -246,7 +265,7 @@ class FolderDatastore(Datastore):
         self._info.update(f"labels-{_known_tag(label_tag)}", label_id, info)
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        """Takes a reader's label (`final`) into the ledger, or a proposal (`original`) into its folder.
+        """Takes a reader's label (`final`) or `draft` into the ledger, or a proposal (`original`) into its folder.
 
         Raises:
             BadLabel: the mask does not fit its study or the recipes.
@@ -268,10 +287,11 @@ class FolderDatastore(Datastore):
             if _known_tag(tag) == ORIGINAL:
                 self._save_proposal(image_id, upload, info or {})
                 return []
-            rows = self._accept(study, upload, info or {})
+            rows = self._accept(study, upload, info or {}, _known_tag(tag))
         self._after_reply.saved = rows
         try:
-            self._info.update(f"labels-{FINAL}", image_id, {k: info[k] for k in ("comment", "client_id") if k in info})
+            told: dict[str, Any] = {k: info[k] for k in ("comment", "client_id") if k in info}
+            self._info.update(f"labels-{_known_tag(tag)}", image_id, told)
         except NoSpace as error:  # the label itself is safe
             logger.warning("the comment on %s is not kept: %s", image_id, error)
         return rows
@@ -280,7 +300,7 @@ class FolderDatastore(Datastore):
         """Rows of the label that this thread saved last."""
         return getattr(self._after_reply, "saved", [])
 
-    def _accept(self, study: Study, upload: Path, info: dict[str, Any]) -> list[LabelRow]:
+    def _accept(self, study: Study, upload: Path, info: dict[str, Any], tag: str) -> list[LabelRow]:
         author, names = str(info.get("client_id") or "unknown"), info.get("label_info")
         shown = {r.name: self._shown(study.id, r, author) for r in self.recipes}
         chosen = recipes_of(upload, names, self.recipes, info.get("model"), shown)
@@ -297,6 +317,7 @@ class FolderDatastore(Datastore):
                 author=author,
                 label_info=names,
                 shown_version=shown[recipe.name],
+                state="draft" if tag == DRAFT else "final",
                 others=others[recipe.name],
                 champion_found=self._found and functools.partial(self._found, recipe, study.id),
             )
@@ -313,31 +334,29 @@ class FolderDatastore(Datastore):
         return str(known.get("params", {}).get("version") or "proposal") if of_recipe else ""
 
     def _save_proposal(self, image_id: str, upload: Path, info: dict[str, Any]) -> None:
-        recipe = next((r for r in self.recipes if r.name == info.get("model")), self.recipes[0])
-        self.proposals.save(image_id, recipe, upload)
-        self._info.update(f"labels-{ORIGINAL}", image_id, {k: info[k] for k in ("model", "params") if k in info})
+        names = info.get("label_info")
+        recipe = recipes_of(upload, names, self.recipes, info.get("model"), {})[0]
+        note = self.proposals.save(image_id, recipe, upload, names, [r for r in self.recipes if r.name != recipe.name])
+        params = info.get("params") or {}
+        self._info.update(f"labels-{ORIGINAL}", image_id, {"model": recipe.name, "params": params, "note": note})
 
-    def remove_label(self, label_id: str, label_tag: str) -> None:
+    def remove_label(self, label_id: str, label_tag: str, *, recipe: str | None = None, by: str | None = None) -> None:
         """Retracts a study's labels by one more row each, or puts its proposal aside; content is never deleted.
+
+        Args:
+            recipe: only labels of this one.
+            by: who asks for it, as far as it is known.
 
         Raises:
             NotFound: the study has no such label.
         """
-        self.get_label_uri(label_id, label_tag)
-        if label_tag == ORIGINAL:
+        if not self._has(self.folder.study(label_id).id, label_tag):
+            raise _no_label(label_id, label_tag)
+        if _known_tag(label_tag) == ORIGINAL:
             self.proposals.remove(label_id)
             return
-        while rows := self._rows(label_id):
-            self.ledger.revoke(ids=[r.id for r in rows])
+        self.given.retract(label_id, _known_tag(label_tag), by=by or "unknown", recipe=recipe)
         sync_view(self.folder, self.ledger, self.recipes)
-
-    def _rows(self, study_id: str) -> list[LabelRow]:
-        """A study's current labels, the main recipe's first."""
-        rows = (self.ledger.current(r.name).get(study_id) for r in self.recipes)
-        return [row for row in rows if row]
-
-    def _view(self, study_id: str) -> Path | None:
-        return next(iter(View(self.folder, self.ledger).of_study(study_id)), None)
 
     # -- the rest
 
@@ -346,12 +365,13 @@ class FolderDatastore(Datastore):
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
         """A ZIP of labelled images, their labels and `metadata.json`; `finish_reply` deletes it."""
-        cases = self.get_labeled_images()[: limit_cases or None]
+        given = self.given.all()
+        studies = [study for study in self.folder.studies().values() if study.id in given][: limit_cases or None]
         handle, name = tempfile.mkstemp(prefix="radloop-", suffix=".zip")
         os.close(handle)
         self._after_reply.file = Path(name)
-        files = {i: (Path(self.get_image_uri(i)), Path(self.get_label_uri(i, FINAL))) for i in cases}
-        known = {i: self.get_label_info(i, FINAL) for i in cases}
+        files = {s.id: (self._display(s), self.given.file(given[s.id][0])) for s in studies}
+        known = {s.id: self._info.get(f"labels-{FINAL}", s.id) | self.given.info(given[s.id]) for s in studies}
         write_archive(Path(name), files, {"cases": known, "labels": {r.name: r.labels for r in self.recipes}})
         return name
 
@@ -363,10 +383,14 @@ class FolderDatastore(Datastore):
             self._after_reply.file = None
 
 
+def _no_label(study_id: str, tag: str) -> NotFound:
+    return NotFound(f"study {study_id!r} has no label of tag {tag!r}")
+
+
 def _known_tag(tag: str) -> str:
     value = tag.value if isinstance(tag, DefaultLabelTag) else tag
-    if value not in (FINAL, ORIGINAL):
-        msg = f"label tag {value!r} is not kept here; use {FINAL} or {ORIGINAL}{closest(value, (FINAL, ORIGINAL))}"
+    if value not in TAGS:
+        msg = f"label tag {value!r} is not kept here; use {', '.join(TAGS)}{closest(value, TAGS)}"
         raise BadInput(msg)
     return value
 

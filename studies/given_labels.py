@@ -1,0 +1,97 @@
+"""Readers' labels as viewers ask for them: of each study one row, with its file and its names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from radloop.recipes.recipe import Recipe
+from radloop.studies.archive import row_info
+from radloop.studies.folder import StudiesFolder
+from radloop.studies.ledger import Ledger, checksum
+from radloop.studies.rows import LabelRow
+from radloop.studies.view import View
+
+FINAL, DRAFT = "final", "draft"
+
+
+class GivenLabels:
+    """The labels of the recipes that are served.
+
+    Where several recipes have a label of one study, a viewer that asks for "the" label gets the newest.
+
+    Args:
+        folder: the studies.
+        ledger: every label ever given.
+        recipes: those served, the main one first.
+    """
+
+    def __init__(self, folder: StudiesFolder, ledger: Ledger, recipes: Sequence[Recipe]) -> None:
+        self._ledger, self._recipes = ledger, tuple(recipes)
+        self._view = View(folder, ledger)
+
+    def studies(self, recipe: str | None = None) -> set[str]:
+        """Ids of studies with a current label, of one recipe or of any."""
+        names = [recipe] if recipe else [r.name for r in self._recipes]
+        return {study for name in names for study in self._ledger.current(name)}
+
+    def all(self) -> dict[str, list[LabelRow]]:
+        """The current labels of every study, the newest first; one question a recipe."""
+        rows = [row for r in self._recipes for row in self._ledger.current(r.name).values()]
+        found: dict[str, list[LabelRow]] = {}
+        for row in sorted(rows, key=lambda row: -row.id):
+            found.setdefault(row.study, []).append(row)
+        return found
+
+    def of(self, study_id: str, tag: str = FINAL, author: str | None = None) -> list[LabelRow]:
+        """One study's current labels of a tag, the newest first, one a recipe; or its drafts, not yet made final.
+
+        Args:
+            author: only theirs; for drafts.
+        """
+        if tag == FINAL:
+            rows = [row for r in self._recipes if (row := self._ledger.latest(study_id, r.name))]
+        else:
+            rows = list({row.recipe: row for row in self._drafts(study_id, author)}.values())
+        return sorted(rows, key=lambda row: -row.id)
+
+    def file(self, row: LabelRow) -> Path:
+        """The file of a row: in `labels/final` if that shows this very content, else the ledger's own."""
+        there = self._view.of_study(row.study) if row.state == FINAL else []
+        return next((file for file in there if checksum(file) == row.checksum), self._ledger.file(row))
+
+    def seen(self) -> dict[str, str]:
+        """Study -> name of its file in `labels/final`."""
+        return {study_id: file.name for study_id, file in self._view.files()}
+
+    def info(self, rows: Sequence[LabelRow]) -> dict[str, Any]:
+        """What viewers are told of a study's labels: the names of the first, whose file they get, and each row."""
+        names = next((r.labels for r in self._recipes if r.name == rows[0].recipe), {})
+        return {
+            "recipe": rows[0].recipe,
+            "params": {"label_names": names},
+            "labels": [row_info(row) for row in rows],
+        }
+
+    def retract(self, study_id: str, tag: str, *, by: str, recipe: str | None = None) -> None:
+        """Takes back a study's labels of a tag by one more row each, of one recipe or of all served."""
+        names = {recipe} if recipe else {r.name for r in self._recipes}
+        rows = [r for r in self._ledger.history(study_id) if r.recipe in names and r.state == tag]
+        self._ledger.revoke(ids=[row.id for row in rows], by=by)
+
+    def _drafts(self, study_id: str, author: str | None) -> list[LabelRow]:
+        """Drafts that are neither retracted nor followed by a final label of the same author, oldest first."""
+        rows = self._ledger.history(study_id)
+        gone = {row.parent for row in rows if row.state == "revoked"}
+        served = {r.name for r in self._recipes}
+        done = {(row.recipe, row.author): row.id for row in rows if row.state == FINAL}
+        return [
+            row
+            for row in rows
+            if row.state == DRAFT
+            and row.recipe in served
+            and row.id not in gone
+            and row.id > done.get((row.recipe, row.author), 0)
+            and author in (None, row.author)
+        ]
