@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import nibabel as nib
 import numpy as np
 
 from radloop.recipes.errors import BadInput, Conflict, RadloopError
@@ -28,6 +27,7 @@ from radloop.studies.import_answers import merge_answers
 from radloop.studies.import_dicom import save_volume
 from radloop.studies.incoming import Progress
 from radloop.studies.ledger import LabelRow, Ledger
+from radloop.studies.nifti import save_nifti
 from radloop.studies.split import Side, Split
 
 Format = Literal["nnunet", "msd", "folder"]
@@ -150,10 +150,7 @@ class _Export:
         channels = study.first_channels(len(self.recipe.channels))
         if self.form == "msd" and len(channels) > 1:
             # the Decathlon keeps several sequences as the fourth axis of one file
-            stacked = nib.Nifti1Image(np.moveaxis(volume.array, 0, -1), volume.affine)
-            stacked.set_sform(volume.affine, 1)
-            stacked.set_qform(volume.affine, 1)
-            nib.save(stacked, images / f"{study.id}.nii.gz")
+            save_nifti(images / f"{study.id}.nii.gz", np.moveaxis(volume.array, 0, -1), volume.affine)
             return
         for number, path in enumerate(channels):
             name = f"{study.id}_{number:04d}" if self.form == "nnunet" or len(channels) > 1 else study.id
@@ -175,6 +172,7 @@ class _Export:
         if self.form == "folder":
             (self.out / "labels").mkdir(exist_ok=True)
             _write_json(self.out / "labels" / "names.json", self.recipe.labels)
+            _write_json(self.out / "labels" / "channels.json", self.recipe.channels)
             return
         told = self._nnunet() if self.form == "nnunet" else self._decathlon()
         _write_json(self.out / "dataset.json", told)

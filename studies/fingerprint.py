@@ -19,6 +19,7 @@ from radloop.recipes.errors import BadInput, RadloopError
 from radloop.recipes.recipe import Modality
 from radloop.studies.folder import StudiesFolder, Study, read_answers
 from radloop.studies.images import read_header, read_study
+from radloop.studies.import_names import read_channels
 from radloop.studies.label_names import LabelLook, look_at_labels
 from radloop.studies.patients import look_alike
 
@@ -79,6 +80,7 @@ class Fingerprint:
         sampled: studies whose voxels were read.
         unreadable: (study, reason) of those left out.
         same_patient: groups of ids that look like one patient; empty where answers.csv has a patient column.
+        channel_names: by labels/channels.json; empty where it is not there or names another number of channels.
     """
 
     ids: tuple[str, ...]
@@ -93,6 +95,7 @@ class Fingerprint:
     sampled: int
     unreadable: tuple[tuple[str, str], ...] = ()
     same_patient: tuple[tuple[str, ...], ...] = ()
+    channel_names: tuple[str, ...] = ()
 
     @property
     def median_spacing(self) -> np.ndarray:
@@ -122,11 +125,12 @@ def fingerprint(folder: StudiesFolder, *, sample: int = _SAMPLED, progress: Prog
         progress: called with (studies done, studies in all, id).
 
     Raises:
-        BadInput: no study can be read.
+        BadInput: no study can be read, or labels/channels.json cannot be used.
         BadLabel: label ids have gaps, or masks and names disagree.
     """
     studies = folder.studies()
     channels = max((len(study.channels) for study in studies.values()), default=0)
+    channel_names = read_channels(folder.path / "labels" / "channels.json")
     unreadable: dict[str, str] = {}
     geometry: dict[str, Geometry] = {}
     for study in studies.values():
@@ -174,6 +178,7 @@ def fingerprint(folder: StudiesFolder, *, sample: int = _SAMPLED, progress: Prog
         sampled=read,
         unreadable=tuple(sorted(unreadable.items())),
         same_patient=() if _patients_known(folder) else look_alike(ids),
+        channel_names=channel_names if len(channel_names) == channels else (),
     )
 
 

@@ -14,8 +14,11 @@ Rows = Mapping[str, Mapping[str, str]]
 FIRST = ("image", "patient", "date")
 
 
-def merge_answers(path: Path, new: Rows) -> None:
+def merge_answers(path: Path, new: Rows) -> set[str]:
     """Adds rows (study id -> columns) to the table; a cell that is filled already keeps its value.
+
+    Returns:
+        The ids that had no row before and have one now.
 
     Raises:
         BadInput: the table there cannot be read.
@@ -25,11 +28,12 @@ def merge_answers(path: Path, new: Rows) -> None:
     before = [list(columns), [dict(row) for row in rows]]
     wanted = {name for row in new.values() for name, value in row.items() if value}
     if not wanted and not rows:
-        return
+        return set()
     order = (*FIRST, *sorted(wanted - set(FIRST)))
     columns += [name for name in order if name not in columns and name in {"image", *wanted}]
     known = {row.get("image", ""): row for row in rows}
     known |= {split_ending(name)[0]: row for name, row in list(known.items())}
+    added = set(new) - set(known)
     for study, answers in new.items():
         row = known.get(study)
         if row is None:
@@ -38,6 +42,7 @@ def merge_answers(path: Path, new: Rows) -> None:
         row |= {name: row.get(name) or value for name, value in answers.items() if value}
     if [columns, rows] != before:
         _write(path, columns, rows)
+    return added
 
 
 def drop_answers(path: Path, ids: Collection[str]) -> None:

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pydicom
 from pydicom.errors import InvalidDicomError
@@ -30,6 +29,7 @@ from pydicom.errors import InvalidDicomError
 from radloop.studies.folder import looks_dicom_name, valid_id
 from radloop.studies.images import read_volume
 from radloop.studies.incoming import Incoming, Progress, Source
+from radloop.studies.nifti import save_nifti
 
 VOLUMES = ("CT", "MR", "PT")
 PICTURES = ("CR", "DX")
@@ -117,11 +117,7 @@ def save_volume(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
     """Writes (X, Y, Z) voxels as NIfTI, int16 where no value is lost, else float32."""
     whole = array.dtype.kind in "iub" or bool((np.rint(array) == array).all())
     fits = array.size == 0 or (array.min() >= -32768 and array.max() <= 32767)
-    image = nib.Nifti1Image(array.astype(np.int16 if whole and fits else np.float32), affine)
-    image.set_sform(affine, 1)
-    image.set_qform(affine, 1)
-    image.header.set_xyzt_units("mm")
-    nib.save(image, path)
+    save_nifti(path, array.astype(np.int16 if whole and fits else np.float32), affine)
 
 
 def read_dicom_source(src: Path, progress: Progress | None = None) -> Source:
@@ -132,7 +128,7 @@ def read_dicom_source(src: Path, progress: Progress | None = None) -> Source:
         progress: called with (files read, files in all, name).
     """
     excluded: list[tuple[str, str]] = []
-    headers = _read_headers(src, excluded, progress)
+    headers, accounted = _read_headers(src, excluded, progress)
     series: dict[str, list[Header]] = defaultdict(list)
     for header in headers:
         series[header.text("SeriesInstanceUID") or str(header.path.parent)].append(header)
@@ -149,12 +145,12 @@ def read_dicom_source(src: Path, progress: Progress | None = None) -> Source:
         elif files:
             usable[files[0].text("StudyInstanceUID") or str(files[0].path.parent)].append(files)
     chosen = [_choose(group, src, excluded) for group in usable.values()]
-    return Source(_name_studies(chosen, src), excluded)
+    return Source(_name_studies(chosen, src), excluded, accounted=accounted)
 
 
 def has_dicom(src: Path) -> bool:
     """Whether any file below a folder is DICOM."""
-    return any(pydicom.misc.is_dicom(path) for path in _files(src))
+    return any(_is_dicom(path) for path in _files(src))
 
 
 def _files(src: Path) -> Iterable[Path]:
@@ -163,11 +159,21 @@ def _files(src: Path) -> Iterable[Path]:
         for name in sorted(names):
             path = Path(folder) / name
             # UIDs as names end in anything after their last dot
-            if path.is_file() and (looks_dicom_name(name) or pydicom.misc.is_dicom(path)):
+            if path.is_file() and (looks_dicom_name(name) or _is_dicom(path)):
                 yield path
 
 
-def _read_headers(src: Path, excluded: list[tuple[str, str]], progress: Progress | None) -> list[Header]:
+def _is_dicom(path: Path) -> bool:
+    try:
+        return bool(pydicom.misc.is_dicom(path))
+    except OSError:
+        return False  # what cannot be opened is listed with that reason
+
+
+def _read_headers(
+    src: Path, excluded: list[tuple[str, str]], progress: Progress | None
+) -> tuple[list[Header], set[Path]]:
+    """The headers of images, and every file that is DICOM."""
     files = list(_files(src))
     headers = []
     for number, path in enumerate(files, start=1):
@@ -179,7 +185,8 @@ def _read_headers(src: Path, excluded: list[tuple[str, str]], progress: Progress
                 excluded.append((path.relative_to(src).as_posix(), f"cannot be read as DICOM ({error})"))
         if progress:
             progress(number, len(files), path.name)
-    return [h for h in headers if h.text("SOPClassUID") != "1.2.840.10008.1.3.10"]  # DICOMDIR
+    images = [h for h in headers if h.text("SOPClassUID") != "1.2.840.10008.1.3.10"]  # DICOMDIR
+    return images, {h.path for h in headers}
 
 
 def _without_copies(files: list[Header], src: Path, excluded: list[tuple[str, str]]) -> list[Header]:
@@ -291,11 +298,14 @@ def _name_studies(chosen: list[list[Header]], src: Path) -> list[Incoming]:
     wanted = [(_id(files), files) for files in chosen]
     often = Counter(name for name, _ in wanted)
     studies = []
-    for name, files in wanted:
-        # pictures of one series share the number; the tail of a hash keeps ids apart and the same at every import
-        name = name if often[name] == 1 else f"{name}_{_digest(files[0].text('SOPInstanceUID'))}"
-        channels = (DicomSeries(_in_order(files), name),)
-        studies.append(Incoming(name, _name(files, src), channels, answers=_answers(files[0])))
+    for plain, files in wanted:
+        # Studies of one day share series numbers, pictures of one series too: the tail of a hash keeps them apart.
+        # Whoever came in alone has the plain id and keeps it, so either may be there already.
+        uid = "SOPInstanceUID" if files[0].modality in PICTURES else "SeriesInstanceUID"
+        tailed = f"{plain}_{_digest(files[0].text(uid) or _name(files, src))}"
+        name, other = (plain, tailed) if often[plain] == 1 else (tailed, plain)
+        channels = (DicomSeries(_in_order(files), plain),)
+        studies.append(Incoming(name, _name(files, src), channels, answers=_answers(files[0]), other_id=other))
     return sorted(studies, key=lambda study: study.id)
 
 

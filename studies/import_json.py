@@ -29,7 +29,7 @@ def read_json_source(src: Path) -> Source:
     """
     told = _load(src / "dataset.json")
     names = _names(told)
-    nnunet = "channel_names" in told or "file_ending" in told
+    nnunet = "channel_names" in told or "file_ending" in told or _numbered(src, told)
     answers = read_answers(src / "answers.csv")
     studies: list[Incoming] = []
     excluded: list[tuple[str, str]] = []
@@ -45,6 +45,14 @@ def read_json_source(src: Path) -> Source:
     found = {study.id for study in studies}
     excluded += [(what, "listed in dataset.json, not there") for what in _listed(told) if _bare(what) not in found]
     return Source(studies, excluded, _channel_names(told))
+
+
+def _numbered(src: Path, told: dict[str, Any]) -> bool:
+    """Whether files are named `<id>_NNNN` for the ids of masks or of the list: raw v1, which says nothing else."""
+    known = {split_ending(p.name, MASK_ENDINGS)[0] for p in _files(src / "labelsTr")} | set(map(_bare, _listed(told)))
+    names = {split_ending(p.name)[0] for part in ("Tr", "Ts") for p in _files(src / f"images{part}")}
+    matches = (match for match in map(_CHANNEL.match, names) if match)
+    return names.isdisjoint(known) and any(match["id"] in known for match in matches)
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -117,7 +125,8 @@ def _images(folder: Path, nnunet: bool) -> tuple[dict[str, tuple[Picture, ...]],
     for study, channels in grouped.items():
         missing = sorted(set(range(max(channels) + 1)) - set(channels))
         if missing:
-            excluded.append((f"{folder.name}/{study}", f"channel {missing[0]:04d} is missing"))
+            reason = f"channel {missing[0]:04d} of {study} is missing"
+            excluded += [(f"{folder.name}/{path.name}", reason) for _, path in sorted(channels.items())]
         else:
             found[study] = tuple(CopiedFile(channels[c]) for c in sorted(channels))
     return found, excluded

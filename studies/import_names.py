@@ -1,14 +1,17 @@
-"""One mapping of label names to ids 1..N for a studies folder, whatever its masks were numbered before."""
+"""One mapping of label names to ids 1..N for a studies folder, whatever its masks were numbered before.
+
+And the names of its channels, `labels/channels.json`.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from radloop.recipes.errors import BadLabel
+from radloop.recipes.errors import BadInput, BadLabel
 from radloop.studies.files import write_whole
 
 KEEP_NUMBER_UP_TO = 64
@@ -79,6 +82,43 @@ def read_names(path: Path) -> dict[str, int]:
         msg = f"labels/{path.name} has ids {sorted(names.values())}; they must be exactly 1..{len(names)}"
         raise BadLabel(msg)
     return dict(sorted(names.items(), key=lambda item: item[1]))
+
+
+def read_channels(path: Path) -> tuple[str, ...]:
+    """What a studies folder's channels are called, in order; empty where there is no such file.
+
+    Raises:
+        BadInput: it is not ["name", "other name"], each once.
+    """
+    if not path.is_file():
+        return ()
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        msg = f'labels/{path.name} cannot be read ({error}); write it as ["T1", "FLAIR"]'
+        raise BadInput(msg) from error
+    named = isinstance(told, list) and all(isinstance(name, str) and name.strip() for name in told)
+    if not named or len(set(told)) < len(told):
+        msg = f'labels/{path.name} must be a list of names such as ["T1", "FLAIR"], each once'
+        raise BadInput(msg)
+    return tuple(told)
+
+
+def keep_channels(path: Path, names: Sequence[str]) -> None:
+    """Writes the names of channels, unless a file of them is there already or they are no distinct names.
+
+    Raises:
+        NoSpace: the disk is full or read-only.
+    """
+    if path.exists() or not names or len(set(names)) < len(names) or not all(name.strip() for name in names):
+        return
+    text = json.dumps(list(names), ensure_ascii=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    write_whole(path, write)
 
 
 def renumber(mask: np.ndarray, ids: Mapping[int, int]) -> np.ndarray:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
-import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, cast
+from typing import BinaryIO, Protocol, cast
 
 import nibabel as nib
 import numpy as np
 
 from radloop.recipes.errors import BadImage
 from radloop.studies.folder import split_ending
+from radloop.studies.nifti import save_nifti
+
+_BLOCK = 1 << 22
 
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what)."""
@@ -46,7 +49,16 @@ class CopiedFile:
         if not self.path.is_file():
             msg = f"{self.path.name} is listed but not there; put it back or take it off the list"
             raise BadImage(msg)
-        shutil.copyfile(self.path, path)
+        with ExitStack() as opened:
+            with _reading(self.path):
+                source = opened.enter_context(self.path.open("rb"))
+            target = opened.enter_context(path.open("wb"))
+            while block := self._next(source):
+                target.write(block)
+
+    def _next(self, source: BinaryIO) -> bytes:
+        with _reading(self.path):
+            return source.read(_BLOCK)
 
 
 @dataclass(frozen=True)
@@ -58,20 +70,24 @@ class ChannelOf4D:
     ending: str = ".nii.gz"
 
     def write(self, path: Path) -> None:
-        """Cuts the channel out; scaled voxels become float32, others keep their type."""
+        """Cuts the channel out; scaled voxels become float32, 64-bit ones a type that every tool reads."""
         try:
             whole = cast("nib.Nifti1Image", nib.load(self.path))
             voxels = np.asarray(whole.dataobj[..., self.channel])
         except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
             msg = f"{self.path.name} cannot be read as a 4D NIfTI file ({error}); it may be cut short, copy it again"
             raise BadImage(msg) from error
-        if voxels.dtype == np.float64:
-            voxels = voxels.astype(np.float32)
-        image = nib.Nifti1Image(voxels, whole.affine)
-        image.set_sform(whole.affine, 1)
-        image.set_qform(whole.affine, 1)
-        image.header.set_xyzt_units("mm")
-        nib.save(image, path)
+        save_nifti(path, voxels, np.asarray(whole.affine, float))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """A block that reads a source: what fails there is the file's fault, never the disk's that is written to."""
+    try:
+        yield
+    except OSError as error:
+        msg = f"{path.name} cannot be read: {error.strerror or error}; allow reading it or copy it again"
+        raise BadImage(msg) from error
 
 
 @dataclass(frozen=True)
@@ -85,6 +101,7 @@ class Incoming:
         mask: file of the label, or None.
         names: name -> voxel value in `mask`; None where the source does not say.
         answers: columns for `answers.csv`.
+        other_id: the id that it has where an earlier import gave it that one, or where `id` is taken; or empty.
     """
 
     id: str
@@ -93,15 +110,24 @@ class Incoming:
     mask: Path | None = None
     names: dict[str, int] | None = None
     answers: dict[str, str] = field(default_factory=dict)
+    other_id: str = ""
 
 
 @dataclass(frozen=True)
 class Source:
-    """All that was found: studies, what is left out with the reason, channel names where told."""
+    """All that was found.
+
+    Attributes:
+        studies: in the order in which they come in.
+        excluded: (file or series, reason) of what is left out.
+        channel_names: where they are told.
+        accounted: files that the studies or exclusions stand for without naming each.
+    """
 
     studies: Sequence[Incoming]
     excluded: Sequence[tuple[str, str]] = ()
     channel_names: tuple[str, ...] = ()
+    accounted: Collection[Path] = ()
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from radloop.recipes.errors import BadImage, BadInput, BadLabel, Conflict, NotFound
+from radloop.recipes.errors import BadImage, BadInput, BadLabel, Conflict, NotFound, RadloopError
 from radloop.recipes.volume import Volume
 from radloop.studies.export import ExportReport, export_studies
 from radloop.studies.files import sync, writing
@@ -30,9 +31,10 @@ from radloop.studies.images import (
 )
 from radloop.studies.import_answers import drop_answers, merge_answers
 from radloop.studies.import_dicom import has_dicom, read_dicom_source
-from radloop.studies.import_folder import image_folder, read_folder_source
+from radloop.studies.import_folder import image_folder, read_folder_source, read_nested_source
 from radloop.studies.import_json import read_json_source
-from radloop.studies.import_names import LabelNames, renumber
+from radloop.studies.import_names import LabelNames, keep_channels, renumber
+from radloop.studies.import_rest import leftovers
 from radloop.studies.incoming import ImportReport, Incoming, Progress, Source
 
 __all__ = ["ExportReport", "ImportReport", "export_studies", "import_source", "import_studies", "read_source"]
@@ -48,8 +50,9 @@ def import_studies(
 ) -> ImportReport:
     """Copies studies and their masks into a studies folder; what is there already is never overwritten.
 
-    The form of the source is found out: MSD or nnU-Net raw (`dataset.json`), a plain folder of images, DICOM at any
-    depth. An interrupted import can be repeated: what is there with the same content counts as imported.
+    The form of the source is found out: MSD or nnU-Net raw (`dataset.json`), a plain folder of images or of
+    folders of them, DICOM at any depth. An interrupted import can be repeated: what is there with the same content
+    counts as imported.
 
     Args:
         src: the folder to read; nothing in it is changed.
@@ -85,20 +88,31 @@ def read_source(src: Path, progress: Progress | None = None) -> Source:
     if not src.is_dir():
         msg = f"{src} is no folder; give the folder that holds the images"
         raise NotFound(msg)
+    source = _read(src, progress)
+    return replace(source, excluded=[*source.excluded, *leftovers(src, source)])
+
+
+def _read(src: Path, progress: Progress | None) -> Source:
     if (src / "dataset.json").is_file():
         return read_json_source(src)
     images = image_folder(src)
     plain = read_folder_source(src, images) if images else Source(())
-    if not has_dicom(src):
-        if images:
-            return plain
+    if has_dicom(src):
+        dicom = read_dicom_source(src, progress)
+        return replace(
+            dicom,
+            studies=[*plain.studies, *dicom.studies],
+            excluded=[*plain.excluded, *dicom.excluded],
+            channel_names=plain.channel_names,
+        )
+    plain = plain if images else read_nested_source(src)
+    if not plain.studies and not plain.excluded:
         msg = (
             f"{src} has no images: give a folder of .nii.gz, .nrrd, .mha, .png or .jpg files, DICOM at any depth, "
             "or an nnU-Net or Decathlon dataset with dataset.json"
         )
         raise BadInput(msg)
-    dicom = read_dicom_source(src, progress)
-    return Source([*plain.studies, *dicom.studies], [*plain.excluded, *dicom.excluded])
+    return plain
 
 
 class _Import:
@@ -112,22 +126,38 @@ class _Import:
         self.imported: list[str] = []
         self.labels: list[str] = []
         self.excluded = list(source.excluded)
+        self.answers = dst / "answers.csv"
+        self.told: set[str] = set()  # ids whose answers are written
+        self.rows: set[str] = set()  # those of them that had no row before
         self.there = {split_ending(p.name)[0]: p for p in dst.iterdir() if not p.name.startswith(".")}
 
     def run(self, progress: Progress | None) -> ImportReport:
         studies = self._valid()
-        # patients first: were this interrupted, no study would lie here without its patient
-        merge_answers(self.dst / "answers.csv", {study.id: study.answers for study in studies})
-        new = {study.id for study in studies if not self._is_there(study.id)}
+        # Patients first: were this interrupted, no study would lie here without its patient. But what is here already
+        # is another's, until it is found to be the same.
+        self._tell([study for study in studies if not any(map(self._is_there, _ids(study)))])
+        late: list[Incoming] = []
         try:
             for number, study in enumerate(studies, start=1):
-                self._take(study)
+                taken = self._take(study)
+                if taken is not None and taken.id not in self.told:
+                    late.append(taken)
                 if progress:
                     progress(number, len(studies), study.id)
         finally:
-            drop_answers(self.dst / "answers.csv", new - set(self.imported))
+            drop_answers(self.answers, self.rows - set(self.imported))
+            self._tell(late)
+        if self.imported:
+            with writing("labels/channels.json"):
+                keep_channels(self.dst / "labels" / "channels.json", self.source.channel_names)
         names = dict(self.names.ids)
         return ImportReport(self.imported, self.excluded, self.labels, names, self.source.channel_names)
+
+    def _tell(self, studies: list[Incoming]) -> None:
+        """Writes rows of answers; those made here are taken out again if their study does not come in."""
+        rows = {study.id: study.answers for study in studies}
+        self.rows |= merge_answers(self.answers, rows)
+        self.told |= set(rows)
 
     def _valid(self) -> list[Incoming]:
         seen: dict[str, str] = {}
@@ -146,15 +176,30 @@ class _Import:
     def _is_there(self, study_id: str) -> bool:
         return study_id in self.there or f"{study_id}_0000" in self.there
 
-    def _take(self, study: Incoming) -> None:
-        try:
-            with tempfile.TemporaryDirectory(prefix=_STAGING, dir=self.dst) as staging, writing(study.id):
-                staged = self._stage(study, Path(staging))
-                image = read_study(staged)
-                self._place(staged, study)
-        except (BadImage, BadInput, Conflict) as error:
-            self.excluded.append((study.source, str(error)))
-            return
+    def _take(self, study: Incoming) -> Incoming | None:
+        """The study as it came in, maybe by its other id; None where it is left out."""
+        refused: RadloopError | None = None
+        for name in sorted(_ids(study), key=lambda name: not self._is_there(name)):
+            try:
+                self._take_as(replace(study, id=name))
+            except Conflict as error:
+                refused = error
+            except (BadImage, BadInput) as error:
+                refused = error
+                break
+            else:
+                return replace(study, id=name)
+        self.excluded.append((study.source, str(refused)))
+        return None
+
+    def _take_as(self, study: Incoming) -> None:
+        with tempfile.TemporaryDirectory(prefix=_STAGING, dir=self.dst) as staging, writing(study.id):
+            staged = self._stage(study, Path(staging))
+            image = read_study(staged)
+            self._check(staged, study)
+            if not self._is_there(study.id) and study.id not in self.told:
+                self._tell([study])
+            self._place(staged)
         self.imported.append(study.id)
         if study.mask is None:
             return
@@ -175,8 +220,8 @@ class _Import:
             staged.append(path)
         return staged
 
-    def _place(self, staged: list[Path], study: Incoming) -> None:
-        """Moves the files of a study into the folder, all checked against what is there first."""
+    def _check(self, staged: list[Path], study: Incoming) -> None:
+        """Refuses a study where something else is there by its id."""
         if study.id in self.there and study.id not in {split_ending(p.name)[0] for p in staged}:
             msg = f"{self.there[study.id].name} is there already in another form; nothing was overwritten"
             raise Conflict(msg)
@@ -185,6 +230,8 @@ class _Import:
             if other is not None and (other.name != path.name or not filecmp.cmp(path, other, shallow=False)):
                 msg = f"{other.name} is there already with other content; nothing was overwritten"
                 raise Conflict(msg)
+
+    def _place(self, staged: list[Path]) -> None:
         for path in staged:
             name = split_ending(path.name)[0]
             if name not in self.there:
@@ -213,6 +260,10 @@ class _Import:
         elif not _same_mask(there, Volume(numbered[None], image.affine)):
             msg = f"labels/final/{there.name} is there already with other content; nothing was overwritten"
             raise Conflict(msg)
+
+
+def _ids(study: Incoming) -> list[str]:
+    return [name for name in (study.id, study.other_id) if name]
 
 
 def _values(voxels: np.ndarray) -> list[int]:

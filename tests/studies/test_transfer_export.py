@@ -51,7 +51,8 @@ def test_what_goes_out_comes_back_voxel_by_voxel(tmp_path, form, channels):
     assert sorted(report.exported) == sorted(IDS)
 
     back = import_studies(tmp_path / "größe", tmp_path / "back")
-    assert back.excluded == []
+    assert {what for what, _ in back.excluded} <= {"sides.csv", "splits_final.json"}
+    assert (back.channel_names, back.names) == (channels, recipe.labels)
     assert sorted(back.labels) == sorted(IDS)
     assert back.names == recipe.labels
     returned = StudiesFolder(tmp_path / "back", len(channels)).studies()
@@ -158,3 +159,16 @@ def test_pictures_go_out_and_come_back(tmp_path):
         np.testing.assert_array_equal(read_volume(study.channels[0]).array, read_volume(folder / "bild.png").array)
         (label,) = (tmp_path / f"back_{form}" / "labels" / "final").iterdir()
         np.testing.assert_array_equal(read_mask(label).array[0], mask)
+
+
+def test_64_bit_channels_go_out_as_one_4d_file(tmp_path):
+    recipe = Recipe(name="organs", labels={"leber": 1, "gefäß": 2}, channels=("FLAIR", "T1w"))
+    ledger = fill(tmp_path / "studies", recipe)
+    wide = np.arange(120, dtype=np.int64).reshape(SHAPE) * 1000
+    for path in (tmp_path / "studies").glob("*.nii.gz"):
+        nib.save(nib.Nifti1Image(wide, AFFINE, dtype=np.int64), path)
+    report = export_studies(StudiesFolder(tmp_path / "studies", 2), ledger, recipe, tmp_path / "out", "msd")
+    assert report.left_out == []
+    out = nib.load(next((tmp_path / "out" / "imagesTr").iterdir()))
+    assert out.get_data_dtype() == np.int32
+    np.testing.assert_array_equal(np.asanyarray(out.dataobj)[..., 1], wide)

@@ -384,38 +384,3 @@ def test_the_report_accounts_for_everything(tmp_path):
         ("liver_9", "imported"),
         ("./imagesTr/liver_3.nii.gz", "left out"),
     ]
-
-
-def test_real_hippocampus_masks_come_in_unchanged(tmp_path, data_dir):
-    src = tmp_path / "src"
-    for part in ("images", "labels"):
-        (src / part).mkdir(parents=True)
-        for path in sorted((data_dir / "hippocampus" / part).glob("*.nii.gz"))[:12]:
-            shutil.copy(path, src / part)
-    report = import_studies(src, tmp_path / "studies", names={"anterior": 1, "posterior": 2})
-    assert len(report.labels) == 12
-    assert report.excluded == []
-    for name in report.labels:
-        before, after = (
-            read_mask(src / f"labels/{name}.nii.gz"),
-            read_mask(tmp_path / f"studies/labels/final/{name}.nii.gz"),
-        )
-        np.testing.assert_array_equal(before.array, after.array)
-        np.testing.assert_allclose(before.affine, after.affine, atol=1e-6)
-
-
-def test_real_unpaired_files_are_named(tmp_path, data_dir):
-    junk = data_dir / "hippocampus" / "unpaired"
-    if not junk.is_dir():
-        pytest.skip(f"{junk} is not in this copy of the data")
-    src = tmp_path / "src"
-    shutil.copytree(junk, src)
-    report = import_studies(src, tmp_path / "studies")
-    assert report.labels == []
-    assert report.excluded
-
-
-def test_real_masks_beside_their_images(tmp_path, data_dir):
-    report = import_studies(data_dir / "nifti_misc" / "ivadomed", tmp_path / "studies", names={"spleen": 1})
-    assert report.imported == report.labels == ["sub-spleen2_ct"]
-    assert report.names == {"spleen": 1}
