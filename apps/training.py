@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from radloop.apps.server_process import is_serving
-from radloop.apps.terminal import NOTICE, bar, complain, plural, say
-from radloop.recipes.errors import Conflict
+from radloop.apps.terminal import NOTICE, bar, complain, plural, rename, say
 
 if TYPE_CHECKING:
     from radloop.engine.fit import Progress
@@ -44,6 +42,9 @@ def train_with_bar(
         def follow(progress: Progress) -> None:
             shown.set_postfix_str(f"epoch {progress.epoch}, loss {progress.loss:.3f}", refresh=False)
             shown.update(int(progress.share * 100) - shown.n)
+            if progress.share >= 1:
+                # what comes now takes as long as the answers to all held-out studies
+                rename(shown, f"measure {recipe.name}")
 
         return train_version(
             folder,
@@ -80,21 +81,17 @@ def say_outcome(outcome: TrainOutcome) -> None:
 @contextmanager
 def _in_ledger(home: Home, recipe: str) -> Iterator[None]:
     """Writes the training down, so that no second one of the recipe begins and a crash is known later."""
+    from radloop.engine.running import training
     from radloop.studies.ledger import Ledger
 
     ledger = Ledger(home)
-    ledger.mark_orphans()
-    last = ledger.last_training(recipe)
-    if last is not None and last.state == "running":
-        msg = f"{recipe} is being trained since {last.started} (process {last.pid} on {last.host}); wait, or stop it"
-        raise Conflict(msg)
-    training = ledger.start_training(recipe, os.getpid())
-    try:
-        yield
-    except KeyboardInterrupt:
-        ledger.finish_training(training, "cancelled", "stopped by its user")
-        raise
-    except BaseException as error:
-        ledger.finish_training(training, "failed", str(error).partition("\n")[0])
-        raise
-    ledger.finish_training(training, "done")
+    with training(home, ledger, recipe) as number:
+        try:
+            yield
+        except KeyboardInterrupt:
+            ledger.finish_training(number, "cancelled", "stopped by its user")
+            raise
+        except BaseException as error:
+            ledger.finish_training(number, "failed", str(error).partition("\n")[0])
+            raise
+        ledger.finish_training(number, "done")

@@ -16,7 +16,8 @@ import psutil
 from monailabel.interfaces.tasks.train import TrainTask
 
 from radloop.engine.cores import training_cores
-from radloop.recipes.errors import Conflict, RadloopError
+from radloop.engine.running import is_training, training
+from radloop.recipes.errors import NoSpace, RadloopError
 from radloop.recipes.recipe import Recipe
 from radloop.studies.folder import StudiesFolder
 from radloop.studies.home import Home
@@ -67,7 +68,8 @@ class SegmentationTrain(TrainTask):
         stats: dict[str, Any] = {"best_metric": held_out_dice(self._champion(self.recipe.name))}
         if not known:
             return {**stats, "epoch": 0, "total_epochs": 1, "total_time": 0.0}
-        alive = known.get("state") == "running" and psutil.pid_exists(int(known.get("pid", 0)))
+        running = known.get("state") == "running" and psutil.pid_exists(int(known.get("pid", 0)))
+        alive = running and is_training(self._home, self._ledger, self.recipe.name)
         stats |= {k: known[k] for k in ("epoch", "total_epochs", "state", "loss", "reason", "version") if k in known}
         if not alive:  # viewers take `total_time` for the sign that it ended
             ended = "stopped" if known.get("state") == "running" else known.get("state")
@@ -84,14 +86,16 @@ class SegmentationTrain(TrainTask):
         Raises:
             Conflict: the recipe is being trained, or has too few labels.
         """
-        from radloop.engine.train import train_version
-
         lifeline = Lifeline()
         os.nice(10)
         epochs, minutes = int(request.get("epochs") or 0), float(request.get("minutes") or 0.0)
-        self._refuse_second()
+        with training(self._home, self._ledger, self.recipe.name) as number:
+            return self._train(number, epochs, minutes, int(request.get("seed") or 0), lifeline)
+
+    def _train(self, number: int, epochs: int, minutes: float, seed: int, lifeline: Lifeline) -> dict[str, Any]:
+        from radloop.engine.train import train_version
+
         report = _Report(self._file)
-        training = self._ledger.start_training(self.recipe.name, os.getpid())
         try:
             outcome = train_version(
                 self._folder,
@@ -99,7 +103,7 @@ class SegmentationTrain(TrainTask):
                 self.recipe,
                 epochs=epochs or None,
                 minutes=(minutes or None) if not epochs else None,
-                seed=int(request.get("seed") or 0),
+                seed=seed,
                 threads=training_cores(serving=True),
                 progress=report.step,
                 cancelled=lifeline.broken,
@@ -107,20 +111,13 @@ class SegmentationTrain(TrainTask):
         except BaseException as error:
             reason = str(error) or type(error).__name__
             with suppress(RadloopError):  # a full disk must not hide why the training ended
-                self._ledger.finish_training(training, "failed", reason)
-                report.end("failed", reason=reason)
+                self._ledger.finish_training(number, "failed", reason)
+            report.end("failed", reason=reason)
             raise
         version, reason = outcome.version, outcome.decision.reason if outcome.decision else ""
-        self._ledger.finish_training(training, "done", f"version {version.number}: {version.state}")
+        self._ledger.finish_training(number, "done", f"version {version.number}: {version.state}")
         report.end(version.state, reason=reason, version=version.number)
         return {"version": version.number, "state": version.state, "reason": reason}
-
-    def _refuse_second(self) -> None:
-        self._ledger.mark_orphans()
-        last = self._ledger.last_training(self.recipe.name)
-        if last and last.state == "running" and last.pid != os.getpid():
-            msg = f"{self.recipe.name} is being trained since {last.started} (process {last.pid}); wait or stop it"
-            raise Conflict(msg)
 
 
 class _Report:
@@ -147,7 +144,10 @@ class _Report:
     def _write(self, state: str, **more: Any) -> None:
         self._written = time.monotonic()
         seconds = round(self._written - self._started, 1)
-        write_progress(self._file, {**self._last, "state": state, "pid": os.getpid(), "seconds": seconds, **more})
+        try:
+            write_progress(self._file, {**self._last, "state": state, "pid": os.getpid(), "seconds": seconds, **more})
+        except NoSpace as error:  # a training goes on without the bar
+            logger.warning("how far the training is cannot be shown: %s", error)
 
 
 def held_out_dice(version: Version | None) -> float:
