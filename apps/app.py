@@ -11,11 +11,13 @@ import os
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.scoring import ScoringMethod
@@ -25,7 +27,10 @@ from monailabel.utils.async_tasks import utils as background
 from monailabel.utils.sessions import Sessions
 
 from radloop.apps.champions import Champions
-from radloop.apps.sessions import SafeSessions
+from radloop.apps.retrain import Retraining
+from radloop.apps.scratch import sweep
+from radloop.apps.sessions import SafeSessions, asked_image
+from radloop.engine.running import mark_ended
 from radloop.infers.segmentation import NOTICE, SegmentationInfer
 from radloop.recipes.errors import BadInput, NotFound, RadloopError, closest
 from radloop.recipes.load import load_recipe
@@ -34,7 +39,6 @@ from radloop.strategies.batch import SerialBatch
 from radloop.strategies.random_draw import RandomDraw
 from radloop.strategies.scoring import DiceScoring
 from radloop.studies.accept import sync_view
-from radloop.studies.cases import labelled_cases
 from radloop.studies.datastore_folder import FINAL, FolderDatastore
 from radloop.studies.folder import StudiesFolder
 from radloop.studies.home import Home
@@ -76,6 +80,9 @@ class RadloopApp(MONAILabelApp):
         self.folder = StudiesFolder(studies, max(len(r.channels) for r in self.recipes))
         self.ledger = Ledger(self.home)
         self.champions = Champions(self.home)
+        self._retraining = Retraining(
+            self.folder, self.home, self.ledger, lambda name: bool(self.champions.known(name)), self._start_training
+        )
         super().__init__(
             app_dir,
             studies,
@@ -106,7 +113,7 @@ class RadloopApp(MONAILabelApp):
 
     def init_strategies(self) -> dict[str, Strategy]:
         """What picks the next study."""
-        return {"random": RandomDraw()}
+        return {"random": RandomDraw([recipe.name for recipe in self.recipes])}
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
         """What scores labelled studies."""
@@ -161,7 +168,7 @@ class RadloopApp(MONAILabelApp):
         image = str(request.get("image") or "")
         inner = {**request, "study": None}
         if os.path.isabs(image):
-            inner["image"] = self._uploaded(image)
+            inner |= {"image": self._uploaded(image), "shown_as": asked_image.get()}
         else:
             inner["study"] = self.folder.study(image).id
         tag = request.get("label_tag") or "original"
@@ -225,11 +232,14 @@ class RadloopApp(MONAILabelApp):
         super().on_init_complete()
         if "radloop.apps.asgi" not in sys.modules:
             logger.warning("this server has no guard: anybody who reaches it can read and write; use `radloop serve`")
-        for training in self.ledger.mark_orphans():
+        sweep(self.home, older_than=time.time() - psutil.Process().create_time())
+        for training in mark_ended(self.home, self.ledger, [recipe.name for recipe in self.recipes]):
             logger.warning("training %d of %s ended with the last server", training.id, training.recipe)
         for name, reason in sync_view(self.folder, self.ledger, self.recipes):
             logger.warning("%s is not shown or not imported: %s", name, reason)
-        self.champions.watch([recipe.name for recipe in self.recipes])
+        chores = [functools.partial(self._retrain, recipe.name) for recipe in self.recipes]
+        sweeping = functools.partial(sweep, self.home)
+        self.champions.watch([recipe.name for recipe in self.recipes], [sweeping, *chores])
         threading.Thread(target=self._warm_up, name="radloop-warm-up", daemon=True).start()
         logger.info("serving %s; %s", ", ".join(r.name for r in self.recipes), NOTICE)
 
@@ -251,7 +261,8 @@ class RadloopApp(MONAILabelApp):
         reply: dict[str, Any] = {"saved": saved}
         if any(r.state == "held" for r in rows):
             reply["message"] = (
-                "kept, but held: the mask is empty where the model finds something; confirm it, or send it again"
+                "kept, but held: the mask is empty where the model finds something; send the empty mask once more to "
+                "confirm it, or one with what is there"
             )
         started = [
             r.recipe for r in rows if _guarded(functools.partial(self._retrain, r.recipe), f"training of {r.recipe}")
@@ -260,19 +271,11 @@ class RadloopApp(MONAILabelApp):
 
     def _retrain(self, name: str) -> bool:
         """Starts a training of a recipe that wants one after so many new labels; never a second one."""
-        recipe = next(r for r in self.recipes if r.name == name)
-        after = recipe.gate.retrain_after
-        if not after or self.ledger.new_labels_since_last_training(name) < after:
-            return False
-        if len(labelled_cases(self.folder, self.ledger, recipe)) < recipe.gate.first_model_after or self._busy(name):
-            return False
-        return self.async_training(name, enqueue=True) is not None
-
-    def _busy(self, name: str) -> bool:
-        self.ledger.mark_orphans()
-        last = self.ledger.last_training(name)
         waiting = any(t["status"] in BUSY and t["request"].get("model") == name for t in background.tasks("train"))
-        return waiting or bool(last and last.state == "running")
+        return not waiting and self._retraining.look(next(r for r in self.recipes if r.name == name))
+
+    def _start_training(self, name: str) -> None:
+        self.async_training(name, enqueue=True)
 
 
 def _guarded(ask: Callable[[], Any], name: str) -> Any:

@@ -23,6 +23,7 @@ from radloop.apps.bridge import Body, Lanes, check_length, forwarded
 from radloop.apps.guard_rules import Call
 from radloop.apps.page import status_page
 from radloop.apps.replies import Reply, answer_errors, error_reply, hidden_folders, is_expected, preflight
+from radloop.apps.sessions import asked_image
 from radloop.recipes.errors import BadInput, Conflict, NotFound, closest
 from radloop.studies.folder import valid_id
 
@@ -94,6 +95,7 @@ async def _serve(scope: Scope, body: Body, send: Send, call: Call, name: str, qu
     _check_state(scope, name, query, instance, files)
     if scope["method"] == "PUT" and scope["path"] in ("/datastore/", "/datastore/image") and not query.get("image"):
         scope = guard.with_query(scope, image=_checked_name(files))
+    asked_image.set(scope["radloop.image"])  # this thread's loop is for this request alone
     try:
         await host(scope, body.replay(), send)
     finally:
@@ -126,13 +128,21 @@ def _checked_name(files: list[str]) -> str:
 
 
 def _clean(scope: Scope, path: str) -> Scope:
-    """The request for MONAI Label: canonical path, no origin; a session needs no image name."""
+    """The request for MONAI Label: canonical path, no origin; a session's image name is kept aside."""
     headers = [(k, v) for k, v in scope["headers"] if k != b"origin"]
     pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
     query = scope["query_string"]
+    named = next((v for k, v in pairs if k == "image" and valid_id(v)), "")
     if any(k == "session_id" and v for k, v in pairs):
         query = urlencode([(k, v) for k, v in pairs if k != "image"]).encode()
-    return {**scope, "path": path, "raw_path": path.encode(), "headers": headers, "query_string": query}
+    return {
+        **scope,
+        "path": path,
+        "raw_path": path.encode(),
+        "headers": headers,
+        "query_string": query,
+        "radloop.image": named,
+    }
 
 
 @functools.lru_cache(maxsize=1)

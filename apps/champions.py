@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from radloop.recipes.errors import RadloopError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 LOOK_EVERY = 1.0
+CHORES_EVERY = 30.0
 
 
 class Champions:
@@ -52,16 +53,34 @@ class Champions:
         """
         return self.registry().champion(recipe)
 
-    def watch(self, recipes: Sequence[str]) -> None:
-        """Looks in the background, once a second, so that `known` never waits for the registry."""
+    def watch(self, recipes: Sequence[str], chores: Sequence[Callable[[], object]] = ()) -> None:
+        """Looks in the background, once a second, so that `known` never waits for the registry.
+
+        Args:
+            recipes: their names.
+            chores: what the server does from time to time, twice a minute.
+        """
 
         def look() -> None:
+            rested = time.monotonic()
             while True:
                 for recipe in recipes:
-                    self._known[recipe] = self.or_none(recipe)
+                    self._survive(lambda name=recipe: self._known.update({name: self.or_none(name)}))
+                if time.monotonic() - rested >= CHORES_EVERY:
+                    for chore in chores:
+                        self._survive(chore)
+                    rested = time.monotonic()
                 time.sleep(LOOK_EVERY)
 
         threading.Thread(target=look, name="radloop-champions", daemon=True).start()
+
+    def _survive(self, job: Callable[[], object]) -> None:
+        try:
+            job()
+        except Exception as error:  # one failure must not end the looking for ever
+            if repr(error) != self._complained:
+                self._complained = repr(error)
+                logger.warning("looking for what serves and what is due failed", exc_info=error)
 
     def known(self, recipe: str) -> Version | None:
         """The version that served at the last look, at most a second or two ago; waits for the first look only."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from radloop.apps.scratch import scratch_folder
 from radloop.studies.home import Home
 
 
@@ -18,6 +19,7 @@ def host_env(studies: Path, home: Home, recipes: Sequence[str] = ()) -> dict[str
     """
     return {
         "RADLOOP_HOME": str(home.path),
+        "TMPDIR": str(scratch_folder(home)),  # MONAI Label leaves an upload behind when the request fails
         "RADLOOP_RECIPES": ",".join(recipes),
         "MONAI_LABEL_STUDIES": str(studies),
         "MONAI_LABEL_AUTH_ENABLE": "false",

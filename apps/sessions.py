@@ -9,10 +9,12 @@ import re
 import shutil
 import tarfile
 import tempfile
+import time
 import uuid
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,12 +22,15 @@ from monailabel.utils.sessions import SessionInfo, Sessions
 
 from radloop.apps.guard_rules import MIB, SESSION, TooLarge
 from radloop.recipes.errors import BadInput, NotFound
-from radloop.studies.files import writing
+from radloop.studies.files import write_whole, writing
 from radloop.studies.folder import IMAGE_ENDINGS, split_ending
 
 logger = logging.getLogger(__name__)
 MEMBERS = 20_000
 UNPACKED_LIMIT = 8192 * MIB
+UPLOAD_SECONDS = 600.0
+asked_image: ContextVar[str] = ContextVar("asked_image", default="")
+"""What the viewer calls the image of a session or an upload; MONAI Label puts the server's path in its place."""
 
 
 class ShownSession(SessionInfo):  # type: ignore[misc]
@@ -56,7 +61,11 @@ class SafeSessions(Sessions):  # type: ignore[misc]
         """The session, or None."""
         if not re.fullmatch(SESSION, session_id):
             return None
-        found = super().get_session(session_id, update_ts, fetch_cache)
+        try:
+            found = super().get_session(session_id, update_ts, fetch_cache)
+        except (ValueError, TypeError, AttributeError, OSError) as error:
+            logger.warning("session %s cannot be read: %s", session_id, error)
+            return None
         if found is None:
             return None
         shown = ShownSession()
@@ -69,13 +78,31 @@ class SafeSessions(Sessions):  # type: ignore[misc]
             super().remove_session(session_id)
 
     def remove_expired(self) -> int:
-        """Deletes sessions past their time, and folders that are none; gives their number."""
-        folders = [e.name for e in os.scandir(self.store_path) if e.is_dir()] if os.path.isdir(self.store_path) else []
-        for name in folders:
-            if super().get_session(name, update_ts=False, fetch_cache=False) is None:
-                logger.info("session folder %s is not a session; removed", name)
-                shutil.rmtree(os.path.join(self.store_path, name), ignore_errors=True)
-        return int(super().remove_expired())
+        """Deletes sessions past their time, and old folders that are none; gives their number."""
+        folders = [Path(e.path) for e in os.scandir(self.store_path) if e.is_dir()] if self._there() else []
+        return sum(self._remove_if_over(folder) for folder in folders)
+
+    def _there(self) -> bool:
+        return os.path.isdir(self.store_path)
+
+    def _remove_if_over(self, folder: Path) -> bool:
+        try:
+            age = time.time() - folder.stat().st_mtime
+        except FileNotFoundError:
+            return False
+        found = self.get_session(folder.name, update_ts=False, fetch_cache=False)
+        if found is None and age > UPLOAD_SECONDS:
+            logger.info("session folder %s is not a session; removed", folder.name)
+        elif found is None or not 0 < found.expiry < time.time() - found.last_access_ts:
+            return False
+        self.pop(folder.name, None)
+        shutil.rmtree(folder, ignore_errors=True)
+        return True
+
+    def _write_meta_info(self, session_id: str, session_info: SessionInfo) -> None:
+        file = Path(self.store_path, session_id, "meta.info")  # replaced as a whole: others read it at any time
+        text = session_info.to_str()
+        write_whole(file, lambda temporary: _write(temporary, text))
 
     def add_session(
         self, data_file: str, expiry: int = 0, uncompress: bool = False, session_id: str | None = None
@@ -100,6 +127,10 @@ class SafeSessions(Sessions):  # type: ignore[misc]
         shown.__dict__.update(info.__dict__)
         self[name] = shown
         return name, shown
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def unpack(archive: Path, scratch: Path) -> Path:

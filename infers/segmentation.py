@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
-from radloop.recipes.errors import BadInput
+from radloop.recipes.errors import BadInput, RadloopError
 from radloop.recipes.recipe import Recipe
-from radloop.studies.cases import labelled_cases
 from radloop.studies.folder import MASK_ENDINGS, StudiesFolder, split_ending
 from radloop.studies.images import mask_extension, read_header, read_study, write_mask
 from radloop.studies.ledger import Ledger
+from radloop.studies.shown import ShownAnswers
 
 if TYPE_CHECKING:
     from radloop.engine.predictor import Predictor
@@ -75,7 +75,7 @@ class SegmentationInfer(InferTask):
     def __init__(self, recipe: Recipe, folder: StudiesFolder, ledger: Ledger, serving: Serving) -> None:
         super().__init__(InferType.SEGMENTATION, dict(recipe.labels), recipe.dimension, recipe.title or recipe.name, {})
         self.recipe, self._folder, self._ledger = recipe, folder, ledger
-        self._serving = serving
+        self._serving, self._shown = serving, ShownAnswers(ledger)
 
     def is_valid(self) -> bool:
         """Always: before the first model it answers with an empty mask, so that viewers list it."""
@@ -96,8 +96,8 @@ class SegmentationInfer(InferTask):
         """Answers a viewer.
 
         Args:
-            request: `study` (an id of the studies folder) or `image` (a path that the app has checked), and the
-                viewer's `result_extension` and `client_id`.
+            request: `study` (an id of the studies folder) or `image` (a path that the app has checked), `shown_as`
+                (what the viewer calls that image), and the viewer's `result_extension` and `client_id`.
 
         Returns:
             A temporary mask file, and what viewers are told with it.
@@ -111,10 +111,23 @@ class SegmentationInfer(InferTask):
         started = time.monotonic()
         file = _save(answer, request.get("result_extension") or mask_extension(paths[0]))
         answer.seconds["write"] = time.monotonic() - started
-        if study and answer.version:
-            client = str(request.get("client_id") or "unknown")
-            self._ledger.record_shown(study, self.recipe.name, client, str(answer.version.number))
-        return file, self._params(answer)
+        params = self._params(answer)
+        # A local volume that is uploaded later becomes a study of the name by which the viewer calls it.
+        params["warnings"] += self._remember(study or request.get("shown_as"), request.get("client_id"), answer)
+        return file, params
+
+    def _remember(self, study: str | None, client: str | None, answer: Answer) -> list[str]:
+        """Writes down who was shown what; gives a warning where it cannot be, for the answer itself is good."""
+        if not study or not answer.version:
+            return []
+        try:
+            self._shown.record(study, self.recipe.name, client or "unknown", str(answer.version.number), answer.mask)
+        except RadloopError as error:
+            logger.warning(
+                "%s was shown version %d, which is not written down: %s", study, answer.version.number, error
+            )
+            return [f"a label made from this answer will count as blind: {error}"]
+        return []
 
     def answer(self, paths: tuple[Path, ...]) -> Answer:
         """The mask of a study's channels; empty before the first model."""
@@ -124,13 +137,13 @@ class SegmentationInfer(InferTask):
             shape, affine = read_header(paths[0])
             empty = np.zeros(shape, np.uint8)
             return Answer(empty, affine, dict(self.recipe.labels), None, {"read": time.monotonic() - started})
-        volume = read_study(paths)
-        read = time.monotonic()
-        with ONE_AT_A_TIME:
+        with ONE_AT_A_TIME:  # also for reading: many who wait must not hold a CT each
             begun = time.monotonic()
+            volume = read_study(paths)
+            read = time.monotonic()
             predictor = self._serving.predictor(version)
             found = predictor.predict(volume)
-        seconds = {"read": read - started, "wait": begun - read, "predict": time.monotonic() - begun}
+        seconds = {"wait": begun - started, "read": read - begun, "predict": time.monotonic() - read}
         return Answer(found.mask, found.affine, dict(predictor.recipe.labels), version, seconds)
 
     def finds_something(self, study_id: str) -> bool:
@@ -163,7 +176,7 @@ class SegmentationInfer(InferTask):
             "notice": NOTICE,
         }
         if version is None:
-            labels = len(labelled_cases(self._folder, self._ledger, self.recipe))
+            labels = len(self._ledger.current(self.recipe.name).keys() & self._folder.studies().keys())
             params["message"] = f"no model yet: {labels} of {self.recipe.gate.first_model_after} labels"
         elif version.manifest.get("recipe_hash") not in (None, self.recipe.hash()):
             params["warnings"] = [f"version {version.number} was trained with an earlier form of the recipe"]

@@ -92,7 +92,7 @@ class Gate(Part):
 
     Attributes:
         margin: how much worse (in the recipe's metric, Dice for masks) still counts as not worse.
-        first_model_after: labels on the training side before a first model is trained.
+        first_model_after: labels before a first model is trained.
         retrain_after: new labels that start a training by themselves; 0 never does.
     """
 

@@ -125,17 +125,33 @@ def test_datastore_endpoints(server, kit: SimpleNamespace, tmp_path: Path) -> No
     assert put.status_code == 200
     known = server.get("/datastore/label/info", params={"label": "s07", "tag": "final"}).json()
     assert known["segmentationMeta"] == meta["segmentationMeta"]
-    before = set(Path(tempfile.gettempdir()).glob("radloop-*.zip"))
     archive = zipfile.ZipFile(io.BytesIO(server.get("/datastore/dataset").content))
     assert {"s07.nii.gz", "labels/final/s07.nii.gz", "metadata.json"} <= set(archive.namelist())
     time.sleep(1)  # it is deleted after the reply
-    assert set(Path(tempfile.gettempdir()).glob("radloop-*.zip")) <= before
+    assert not list((server.home / "tmp").glob("radloop-*.zip"))
     assert server.delete("/datastore/image", params={"id": "s07"}).status_code == 409
     assert server.delete("/datastore/label", params={"id": "s07", "tag": "final"}).status_code == 200
     assert requests_head(server, "/datastore/label", image="s07", tag="final") == 404
     assert not (server.studies / "labels/final/s07.nii.gz").exists()
     assert server.delete("/datastore/label", params={"id": "s07", "tag": "final"}).status_code == 404
     assert list((server.home / "labels").glob("*.nii.gz"))  # content stays
+
+
+def test_answer_for_a_local_volume_is_remembered_when_it_becomes_a_study(
+    server, kit: SimpleNamespace, tmp_path: Path
+) -> None:
+    number = kit.publish(server.home)
+    time.sleep(1.2)
+    image, reader = kit.make_study(tmp_path, "local", 7), json.dumps({"client_id": "reader"})
+    with image.open("rb") as handle:
+        session = server.put("/session/", files={"files": ("MRHead.nii.gz", handle)}).json()["session_id"]
+    query = {"image": "MRHead", "session_id": session, "output": "json"}
+    assert server.post("/infer/tiny", params=query, data={"params": reader}).json()["version"] == number
+    with image.open("rb") as handle:
+        server.put("/datastore/image", params={"image": "MRHead"}, files={"file": ("x.nii.gz", handle)})
+    assert server.save("MRHead", kit.mask_file(tmp_path / "m.nii.gz"), reader).status_code == 200
+    known = server.get("/datastore/label/info", params={"label": "MRHead", "tag": "final"}).json()
+    assert known["labels"][0]["shown_version"] == str(number)
 
 
 def requests_head(server, path: str, **query: str) -> int:

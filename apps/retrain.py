@@ -1,0 +1,95 @@
+"""Trainings that start by themselves: after so many new labels, never two at once, after a failure not at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from radloop.engine.running import is_training, trainings
+from radloop.recipes.recipe import Recipe
+from radloop.studies.cases import labelled_cases
+from radloop.studies.folder import StudiesFolder
+from radloop.studies.home import Home
+from radloop.studies.ledger import Ledger, Training
+
+WAIT = timedelta(minutes=10)  # after a first failure; doubled with each further one
+LONGEST_WAIT = timedelta(days=1)
+
+
+class Retraining:
+    """Starts the trainings that recipes ask for with `gate.retrain_after`.
+
+    Args:
+        folder: the studies.
+        home: where it is seen whether a training runs.
+        ledger: labels and trainings.
+        serves: whether a version of a recipe serves.
+        start: starts a training of a recipe.
+    """
+
+    def __init__(
+        self,
+        folder: StudiesFolder,
+        home: Home,
+        ledger: Ledger,
+        serves: Callable[[str], bool],
+        start: Callable[[str], Any],
+    ) -> None:
+        self._folder, self._home, self._ledger = folder, home, ledger
+        self._serves, self._start = serves, start
+        self._lock = threading.Lock()
+        self._tried: dict[str, tuple[int, float]] = {}
+
+    def look(self, recipe: Recipe) -> bool:
+        """Starts a training where one is due; says whether it did."""
+        if not recipe.gate.retrain_after:
+            return False
+        with self._lock:
+            before = trainings(self._ledger, recipe.name)
+            newest = before[0].id if before else 0
+            if self._just_tried(recipe.name, newest) or not self._due(recipe, before):
+                return False
+            self._tried[recipe.name] = (newest, time.monotonic())
+            self._start(recipe.name)
+            return True
+
+    def _just_tried(self, name: str, newest: int) -> bool:
+        """Whether one was started lately that has not even come as far as the ledger."""
+        tried, when = self._tried.get(name, (-1, 0.0))
+        return tried == newest and time.monotonic() - when < WAIT.total_seconds()
+
+    def _due(self, recipe: Recipe, before: Sequence[Training]) -> bool:
+        current = self._ledger.current(recipe.name)
+        counted = next((t.last_row for t in before if t.state in ("done", "running")), 0)
+        if sum(row.id > counted for row in current.values()) < recipe.gate.retrain_after:
+            return False
+        if is_training(self._home, self._ledger, recipe.name) or not _rested(
+            before, max(r.id for r in current.values())
+        ):
+            return False
+        enough = (
+            self._serves(recipe.name) or labelled(self._folder, self._ledger, recipe) >= recipe.gate.first_model_after
+        )
+        return enough and bool(labelled_cases(self._folder, self._ledger, recipe))
+
+
+def labelled(folder: StudiesFolder, ledger: Ledger, recipe: Recipe) -> int:
+    """How many of the studies have a label of a recipe, whatever side their patients are on."""
+    return len(ledger.current(recipe.name).keys() & folder.studies().keys())
+
+
+def _rested(before: Sequence[Training], newest_label: int) -> bool:
+    """Whether enough time has passed since trainings that failed, and a label came since one that was stopped."""
+    failed = 0
+    while failed < len(before) and before[failed].state not in ("done", "running"):
+        failed += 1
+    if not failed:
+        return True
+    last = before[0]
+    if last.state in ("cancelled", "orphaned"):  # somebody stopped it, or the server ended: not again for its own sake
+        return newest_label > last.last_row
+    ended = datetime.fromisoformat(last.finished or last.started)
+    return datetime.now(timezone.utc) - ended >= min(WAIT * 2 ** min(failed - 1, 10), LONGEST_WAIT)

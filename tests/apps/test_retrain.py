@@ -1,0 +1,102 @@
+"""When a training starts by itself: the labels that count, what follows a failure, and never two at once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from radloop.apps.retrain import Retraining
+from radloop.engine.running import training
+from radloop.recipes.load import parse_recipe
+from radloop.studies import tables
+from radloop.studies.cases import labelled_cases
+from radloop.studies.folder import StudiesFolder
+from radloop.studies.home import Home
+from radloop.studies.ledger import Ledger
+
+RECIPE = parse_recipe('name = "tiny"\nlabels = { lesion = 1 }\n[gate]\nfirst_model_after = 4\nretrain_after = 2\n')
+
+
+class House:
+    """Studies, a ledger, and the trainings that were asked for."""
+
+    def __init__(self, folder: Path, kit: SimpleNamespace) -> None:
+        (folder / "studies").mkdir()
+        for number in range(12):
+            kit.make_study(folder / "studies", f"s{number:02d}", number)
+        self.folder, self.home = StudiesFolder(folder / "studies"), Home(folder / "home")
+        self.ledger, self.mask = Ledger(self.home), kit.mask_file(folder / "mask.nii.gz")
+        self.champion, self.started = False, []
+        self._labelled = iter(sorted(self.folder.studies()))
+        self.again()
+
+    def again(self) -> None:
+        """As after a restart of the server."""
+        self.retraining = Retraining(
+            self.folder, self.home, self.ledger, lambda name: self.champion, self.started.append
+        )
+
+    def label(self, count: int) -> None:
+        for _ in range(count):
+            study = next(self._labelled)
+            self.ledger.add(study, study, "tiny", "a", self.mask, ".nii.gz", ["lesion"])
+
+    def look(self) -> bool:
+        return self.retraining.look(RECIPE)
+
+    def trained(self, state: str) -> None:
+        self.ledger.finish_training(self.ledger.start_training("tiny", os.getpid()), state)
+
+
+@pytest.fixture
+def house(tmp_path: Path, kit: SimpleNamespace) -> House:
+    return House(tmp_path, kit)
+
+
+def test_a_first_model_counts_labels_of_every_side(house: House) -> None:
+    house.label(3)
+    assert not house.look()
+    house.label(1)
+    assert len(labelled_cases(house.folder, house.ledger, RECIPE)) in range(1, 5)  # some are held out
+    assert house.look()
+    assert house.started == ["tiny"]
+    assert not house.look()  # it is on its way
+
+
+def test_where_a_version_serves_only_new_labels_count(house: House) -> None:
+    house.champion = True
+    house.label(1)
+    assert not house.look()
+    house.label(1)
+    assert house.look()
+
+
+def test_labels_that_arrive_during_a_training_start_the_next_one(house: House) -> None:
+    house.label(4)
+    with training(house.home, house.ledger, "tiny") as number:
+        house.label(2)
+        assert not house.look()
+        house.ledger.finish_training(number, "done")
+    assert house.look()
+    house.trained("done")
+    assert not house.look()
+
+
+def test_labels_of_a_failed_training_count_again_but_later(house: House) -> None:
+    house.label(4)
+    house.trained("failed")
+    assert not house.look()
+    with house.ledger.database.write() as connection:
+        connection.execute(tables.trainings.update().values(finished="2020-01-01T00:00:00.000+00:00"))
+    assert house.look()
+
+
+def test_a_stopped_training_waits_for_a_further_label(house: House) -> None:
+    house.label(4)
+    house.trained("cancelled")
+    assert not house.look()
+    house.label(1)
+    assert house.look()
