@@ -7,12 +7,14 @@ one line that names the key and what is allowed.
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
@@ -25,6 +27,7 @@ from radloop.apps.guard_rules import (
     NAME,
     OPEN,
     SESSION,
+    STUDIES,
     Call,
     Closed,
     MethodClosed,
@@ -33,6 +36,7 @@ from radloop.apps.guard_rules import (
 from radloop.recipes.errors import BadInput, NotFound, closest
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+FORM_FILES = 1000  # more of them MONAI Label's form reader refuses
 JSON_LIMIT = MIB
 BODY_LIMIT = 2048 * MIB
 ENCODED = re.compile(rb"%(2e|2f|5c|00|25)", re.IGNORECASE)
@@ -55,11 +59,29 @@ def check_host(scope: Scope) -> None:
         BadInput: the host is neither loopback nor in `RADLOOP_ALLOWED_HOSTS` (comma list).
     """
     server = (scope.get("server") or ("",))[0]
-    name = urlsplit(f"//{header(scope, b'host')}").hostname or ""
-    allowed = (*LOOPBACK, *filter(None, os.environ.get("RADLOOP_ALLOWED_HOSTS", "").split(",")))
-    if server in LOOPBACK and name not in allowed:
+    name = _split(f"//{header(scope, b'host')}", "host").hostname or ""
+    configured = [h.strip() for h in os.environ.get("RADLOOP_ALLOWED_HOSTS", "").split(",")]
+    allowed = tuple(dict.fromkeys([*LOOPBACK, server, *filter(None, configured)]))
+    if _is_loopback(server) and name not in allowed:
         msg = f"host {name!r} is not served; use one of {', '.join(allowed)} or set RADLOOP_ALLOWED_HOSTS"
         raise BadInput(msg)
+
+
+def _is_loopback(server: str) -> bool:
+    """Whether the server listens on this machine only: on `localhost` or any of 127.0.0.0/8 and ::1."""
+    try:
+        address = ipaddress.ip_address(server)
+    except ValueError:
+        return server == "localhost"
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def _split(url: str, what: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        msg = f"the {what} {url[:80]!r} is not valid: {error}"
+        raise BadInput(msg) from error
 
 
 def check_origin(scope: Scope) -> str:
@@ -74,7 +96,7 @@ def check_origin(scope: Scope) -> str:
     origin = header(scope, b"origin")
     if not origin:
         return ""
-    parts = urlsplit(origin)
+    parts = _split(origin, "origin")
     configured = [o.rstrip("/") for o in json.loads(os.environ.get("MONAI_LABEL_CORS_ORIGINS") or "[]")]
     if parts.hostname in LOOPBACK or parts.netloc == header(scope, b"host") or origin in configured:
         return origin
@@ -177,16 +199,25 @@ def parse_object(content: bytes | str, where: str) -> dict[str, Any]:
     """A JSON object; empty content is an empty object.
 
     Raises:
-        BadInput: not JSON, or not an object.
+        BadInput: not JSON, or not an object; NaN, infinity and half characters are no JSON, though Python takes them.
     """
     try:
-        value = json.loads(content) if content.strip() else {}
+        value = json.loads(content, parse_constant=_finite, parse_float=_finite) if content.strip() else {}
+        json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         msg = f"{where} is not JSON: {error}"
         raise BadInput(msg) from error
     if not isinstance(value, dict):
         msg = f"{where} must be a JSON object"
         raise BadInput(msg)
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        msg = f"{text[:20]} is not a finite number"
+        raise ValueError(msg)
     return value
 
 
@@ -232,6 +263,9 @@ def _check_json(values: dict[str, Any], call: Call, tasks: list[str]) -> None:
 async def _check_form(form: FormData, call: Call) -> list[str]:
     names: list[str] = []
     seen: set[str] = set()
+    if sum(isinstance(value, UploadFile) for _, value in form.multi_items()) > FORM_FILES:
+        msg = f"a form takes at most {FORM_FILES} files; send them as one ZIP, with ?uncompress=true"
+        raise BadInput(msg)
     for key, value in form.multi_items():
         if key in seen and not (call.many and key in call.files):
             msg = f"form field {key!r} is given twice"
@@ -256,6 +290,9 @@ async def _check_file(key: str, upload: UploadFile, call: Call) -> str:
     endings = call.files[key]
     if not name.strip(". ") or not name.isprintable() or len(name.encode()) > 250:
         msg = f"file name {name[:80]!r} cannot be used; give a plain name that ends with one of {', '.join(endings)}"
+        raise BadInput(msg)
+    if endings == STUDIES and (name.lower().endswith((".dcm", ".ima")) or await is_dicom(upload)):
+        msg = f"{name!r} is DICOM, which is no study by itself; `radloop import` its series, or send it to /session/"
         raise BadInput(msg)
     if not name.lower().endswith(endings) and not (".dcm" in endings and await is_dicom(upload)):
         msg = f"{name!r} is not taken; {key} must be a file ending with one of {', '.join(endings)}"

@@ -6,7 +6,6 @@ client) and radloop's own. A key that would name a path, a model file, a data li
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +20,8 @@ Lane = Literal["info", "infer", "other"]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 SESSION = re.compile(r"[A-Za-z0-9-]{8,64}")
 TAG = re.compile(r"[A-Za-z0-9_-]{1,32}")
-IMAGES = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".jpg", ".jpeg", ".dcm", ".ima")
+STUDIES = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".jpg", ".jpeg")
+IMAGES = (*STUDIES, ".dcm", ".ima")
 MASKS = (".nii.gz", ".nii", ".nrrd", ".png")
 RESULTS = (".nii.gz", ".nii", ".nrrd", ".seg.nrrd", ".png")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -67,10 +67,10 @@ def one_of(*allowed: Any) -> Check:
 
 
 def number(low: float, high: float) -> Check:
-    """A check that the value is a finite number within limits."""
+    """A check that the value is a number within limits."""
 
     def check(value: Any) -> str | None:
-        fine = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        fine = isinstance(value, int | float) and not isinstance(value, bool)
         return None if fine and low <= value <= high else f"must be a number in {low:g}..{high:g}"
 
     return check
@@ -176,7 +176,7 @@ class Call:
 
 
 RUN = {"all": flag, "check_if_running": flag}
-ADD_IMAGE = Call({"image": study_id}, (), "form", keys=CLIENT, files={"file": IMAGES})
+ADD_IMAGE = Call({"image": study_id}, (), "form", keys=CLIENT, files={"file": STUDIES})
 REMOVE_IMAGE = Call({"id": study_id}, ("id",))
 SCORE = {**CLIENT, "recipe": model}
 LABEL_OF = {"label": study_id, "tag": tag}

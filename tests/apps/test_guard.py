@@ -317,3 +317,49 @@ def test_body_can_be_read_twice() -> None:
         body.close()
 
     asyncio.run(check())
+
+
+@pytest.mark.parametrize("server", ["127.0.0.2", "127.255.0.1", "::1", "::ffff:127.0.0.1", "localhost"])
+def test_every_loopback_address_refuses_foreign_hosts(server: str) -> None:
+    named = f"[{server}]" if ":" in server else server
+    for host, fine in ((named, True), ("localhost", True), ("evil.example", False)):
+        asked = scope("/info/", headers={"host": f"{host}:8000"}) | {"server": (server, 8000)}
+        if fine:
+            guard.check_host(asked)
+        else:
+            with pytest.raises(BadInput, match=r"evil\.example"):
+                guard.check_host(asked)
+
+
+def test_broken_host_and_origin_are_refused() -> None:
+    with pytest.raises(BadInput, match="host"):
+        guard.check_host(scope("/info/", headers={"host": "["}))
+    with pytest.raises(BadInput, match="origin"):
+        guard.check_origin(scope("/info/", headers={"origin": "http://["}))
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": NaN}', '{"a": [-Infinity]}', '{"a": 1e999}', '{"a": "\\ud800"}', '{"\\udfff": 1}']
+)
+def test_what_only_python_takes_for_json_is_refused(text: str) -> None:
+    content, kind = form([("info", text)])
+    with pytest.raises(BadInput, match="is not JSON"):
+        body_of("/datastore/image/info", "PUT", content, kind)
+
+
+def test_a_number_without_end_is_refused() -> None:
+    with pytest.raises(BadInput, match="epochs"):
+        body_of("/train/tiny", "POST", b'{"epochs": ' + b"1" * 400 + b"}")
+
+
+@pytest.mark.parametrize("upload", [("slice.dcm", b"x"), ("IM0001", b"\0" * 128 + b"DICM")])
+def test_dicom_as_a_study_says_where_to_send_it(upload: tuple[str, bytes]) -> None:
+    content, kind = form([("file", upload)])
+    with pytest.raises(BadInput, match=r"radloop import.*session"):
+        body_of("/datastore/image", "PUT", content, kind)
+
+
+def test_too_many_files_are_to_be_a_zip() -> None:
+    content, kind = form([("files", (f"{n}.dcm", b"")) for n in range(1001)])
+    with pytest.raises(BadInput, match="ZIP"):
+        body_of("/session/", "PUT", content, kind)
