@@ -8,7 +8,7 @@ import sys
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from radloop.apps.place import open_folder, read_ids, recipes_known, take_over_labels, take_recipe, with_own
+from radloop.apps.place import open_folder, read_ids, recipes_asked, take_over_labels, take_recipe, with_own
 from radloop.apps.terminal import NOTICE, bar, complain, plural, say, table
 from radloop.studies.home import Home
 
@@ -26,7 +26,8 @@ def train(options: argparse.Namespace) -> int:
     home = Home.find(open_folder(options.studies).path, options.home)
     recipe = take_recipe(options.recipe, home)
     folder = open_folder(options.studies, len(recipe.channels))
-    take_over_labels(folder, Ledger(home), with_own(recipe, recipes_known(home)))
+    ledger = Ledger(home)
+    take_over_labels(folder, ledger, with_own(recipe, recipes_asked(home, ledger)))
     outcome = train_with_bar(
         folder,
         home,
@@ -92,15 +93,14 @@ def _report(options: argparse.Namespace, chosen: Measured, rows: list[StudyRow],
     say(f"{studies} of {patients}; means and 95 % intervals")
     table(("metric", "mean", "low", "high"), [(name, *_limits(of)) for name, of in summary["metrics"].items()])
     if gain:
-        say(f"trivial method on the same patients: Dice {bootstrap_mean({p: floor[p] for p in gain})}")
-        say(f"difference: {bootstrap_mean(gain)}")
+        trivial = {"trivial_dice": bootstrap_mean({p: floor[p] for p in gain}), "difference": bootstrap_mean(gain)}
+        say(f"trivial method on the same patients: Dice {trivial['trivial_dice']}")
+        say(f"difference: {trivial['difference']}")
+        summary["metrics"] |= {name: vars(interval) for name, interval in trivial.items()}
     for note in (*chosen.notes, *left_out):
         say(note)
     if options.json:
-        trivial = (
-            {"trivial_dice": vars(bootstrap_mean(floor)), "difference": vars(bootstrap_mean(gain))} if gain else {}
-        )
-        write_json(options.json, {**summary, "split": chosen.split, **trivial, "notes": chosen.notes, "notice": NOTICE})
+        write_json(options.json, summary)
     if options.per_study:
         write_csv(options.per_study, rows)
     if options.report:

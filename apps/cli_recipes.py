@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from radloop.apps.place import open_folder
 from radloop.apps.terminal import WrongUse, complain, say
-from radloop.recipes.errors import NotFound
+from radloop.recipes.errors import BadRecipe, Conflict, NotFound, RadloopError, closest
+
+if TYPE_CHECKING:
+    from radloop.recipes.recipe import Recipe
 
 
 def new(options: argparse.Namespace) -> int:
     """Plans a recipe from the studies and their masks and writes it."""
     from radloop.engine.plan import plan_recipe
     from radloop.recipes.load import parse_recipe
-    from radloop.studies.files import write_whole
+    from radloop.studies.files import write_whole, writing
     from radloop.studies.home import Home
 
     if options.answer and options.kind == "segmentation":
         msg = "--answer names a column of answers.csv, which a segmentation does not have; its answers are masks"
         raise WrongUse(msg)
     folder = open_folder(options.studies)
+    if options.out.exists():
+        msg = f"{options.out} is there already and may hold changes by hand; give another name or move it away"
+        raise Conflict(msg)
+    with writing(str(options.out)):
+        # before images are measured for minutes
+        options.out.parent.mkdir(parents=True, exist_ok=True)
     home = Home.find(folder.path, options.home)
     text = plan_recipe(
         folder,
@@ -42,20 +53,58 @@ def new(options: argparse.Namespace) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Says every mistake of a recipe with its line; 0 when there is none."""
-    from radloop.recipes.load import load_recipe, mistakes
+    """Says every mistake of a recipe with its line, and what of it cannot be built; 0 when there is none."""
+    from radloop.recipes.load import load_recipe
+    from radloop.recipes.toml_lines import line_of, statements
 
     if not options.file.is_file():
         msg = f"{options.file}: there is no such file"
         raise NotFound(msg)
-    found = mistakes(options.file.read_text(encoding="utf-8-sig"))
-    for mistake in found:
-        complain(f"{options.file}:{mistake.line}: {mistake.message}")
+    try:
+        recipe = load_recipe(options.file)
+    except BadRecipe as error:
+        for line in str(error).splitlines():
+            complain(line)
+        return 1
+    known = statements(options.file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n"))
+    found = sorted((line_of(("network", key), known), message) for key, message in _not_built(recipe))
+    for number, message in found:
+        complain(f"{options.file.name}:{number}: {message}")
     if found:
         return 1
-    recipe = load_recipe(options.file)
     say(f"{options.file}: fine ({recipe.name}, {recipe.kind}, labels {', '.join(recipe.labels)}, hash {recipe.hash()})")
     return 0
+
+
+def _not_built(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """What stands between a recipe and its network: the key of `[network]`, and what is wrong with it."""
+    from radloop.engine.weights import load_weights
+    from radloop.networks.registry import build, names
+    from radloop.networks.topology import topology
+
+    known, asked, weights = names(), recipe.network.name, Path(recipe.network.weights)
+    mended = recipe.model_copy(
+        update={"network": recipe.network.model_copy(update={"name": asked if asked in known else known[0]})}
+    )
+    if asked not in known:
+        yield "name", f"network.name = {asked!r} is not known{closest(asked, known)}; known: {', '.join(known)}"
+    try:
+        total = topology(recipe).total_stride
+        network = build(mended)
+    except BadRecipe as error:
+        yield "strides", str(error)
+        return
+    if any(size < step for size, step in zip(recipe.fit.patch, total, strict=True)):
+        patch = list(recipe.fit.patch)
+        yield (
+            "strides",
+            f"network.strides shrink by {list(total)}, beyond fit.patch = {patch}; drop a row or enlarge it",
+        )
+    if recipe.network.weights and (asked in known or not weights.is_file()):
+        try:
+            load_weights(network, weights)
+        except RadloopError as error:
+            yield "weights", f"network.weights: {error}"
 
 
 def _write(path: Path, text: str) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radloop.apps.place import open_folder, recipes_known, take_over_labels
+from radloop.apps.place import open_folder, recipes_asked, recipes_known, take_over_labels, take_recipe, with_own
 from radloop.apps.terminal import NOTICE, WrongUse, bar, complain, plural, say, table
+from radloop.recipes.errors import Conflict, NotFound
 from radloop.studies.home import Home, is_url
 
 if TYPE_CHECKING:
@@ -53,16 +53,15 @@ def import_(options: argparse.Namespace) -> int:
 
 def export(options: argparse.Namespace) -> int:
     """Writes the labelled studies of a recipe for another tool."""
-    from radloop.recipes.load import load_recipe
     from radloop.studies.ledger import Ledger
     from radloop.studies.transfer import export_studies
 
     folder = open_folder(options.studies)
     home = Home.find(folder.path, options.home)
     ledger = Ledger(home)
-    take_over_labels(folder, ledger, recipes_known(home))
-    recipe = load_recipe(options.recipe or _only_recipe(ledger, home), home.path)
+    recipe = take_recipe(options.recipe, home) if options.recipe else _only_recipe(folder, ledger)
     folder = open_folder(options.studies, len(recipe.channels))
+    take_over_labels(folder, ledger, with_own(recipe, recipes_asked(home, ledger)))
     with bar(None, "export", "study") as progress:
         report = export_studies(folder, ledger, recipe, options.out, options.format, progress=_follow(progress))
     for study, reason in report.left_out:
@@ -73,13 +72,19 @@ def export(options: argparse.Namespace) -> int:
     return 0 if report.exported else 1
 
 
-def _only_recipe(ledger: Ledger, home: Home) -> str:
-    labelled = [recipe.name for recipe in recipes_known(home) if ledger.current(recipe.name)]
+def _only_recipe(folder: StudiesFolder, ledger: Ledger) -> Recipe:
+    """The recipe that has labels, masks in the folder taken over by those asked for."""
+    from radloop.recipes.load import load_recipe
+
+    asked = recipes_asked(ledger.home, ledger)
+    if asked:
+        take_over_labels(folder, ledger, asked)
+    labelled = sorted(name for name in {row.recipe for row in ledger.history()} if ledger.current(name))
     if len(labelled) != 1:
         what = f"labels of {', '.join(labelled)}" if labelled else "no labels"
         msg = f"there are {what}; say whose to export with --recipe RECIPE"
         raise WrongUse(msg)
-    return labelled[0]
+    return load_recipe(labelled[0], ledger.home.path)
 
 
 def _follow(progress: tqdm) -> Callable[[int, int, str], None]:
@@ -93,6 +98,7 @@ def _follow(progress: tqdm) -> Callable[[int, int, str], None]:
 
 def status(options: argparse.Namespace) -> int:
     """Says what is in the studies folder and its home; changes nothing."""
+    from radloop.evaluation.report import write_json
     from radloop.registry.registry import Registry
     from radloop.studies.ledger import Ledger
 
@@ -100,13 +106,14 @@ def status(options: argparse.Namespace) -> int:
     home = Home.find(folder.path, options.home)
     facts = _facts(folder, home, Ledger(home), Registry(home))
     if options.json:
-        options.json.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(options.json, facts)
     _say_facts(facts)
     return 0
 
 
 def _facts(folder: StudiesFolder, home: Home, ledger: Ledger, registry: Registry) -> dict[str, Any]:
     from radloop.studies.split import Split
+    from radloop.studies.view import unknown_masks
 
     studies = folder.studies()
     patients = {study.patient for study in studies.values()}
@@ -118,6 +125,7 @@ def _facts(folder: StudiesFolder, home: Home, ledger: Ledger, registry: Registry
         "patients": len(patients),
         "sides": {**dict.fromkeys(("train", "validation", "test"), 0), **sides},
         "home": str(home.path),
+        "unknown_masks": len(unknown_masks(folder, ledger)),
         "recipes": {name: _recipe_facts(name, recipes.get(name), ledger, registry) for name in sorted(used)},
         "notice": NOTICE,
     }
@@ -130,7 +138,7 @@ def _recipe_facts(name: str, recipe: Recipe | None, ledger: Ledger, registry: Re
     return {
         "title": recipe.title if recipe else "",
         "labelled": len(ledger.current(name)),
-        "held": sum(row.state == "held" for row in ledger.history(recipe=name)),
+        "held": _count_held(ledger.history(recipe=name)),
         "new_labels": ledger.new_labels_since_last_training(name),
         "versions": len(versions),
         "serves": _version_facts(serving) if serving else None,
@@ -139,6 +147,12 @@ def _recipe_facts(name: str, recipe: Recipe | None, ledger: Ledger, registry: Re
         if training
         else None,
     }
+
+
+def _count_held(rows: list[LabelRow]) -> int:
+    """Labels that wait for a second look; one confirmed or taken back has a row that says so."""
+    settled = {(row.parent, row.checksum) for row in rows if row.state in ("final", "revoked")}
+    return sum(row.state == "held" and (row.id, row.checksum) not in settled for row in rows)
 
 
 def _version_facts(version: Version) -> dict[str, Any]:
@@ -157,8 +171,12 @@ def _say_facts(facts: dict[str, Any]) -> None:
         say("  serves    " + (f"version {serves['version']} ({serves['state']})" if serves else "nothing yet"))
         if training:
             say(f"  training  {training['state']}, begun {training['started']} {training['note']}".rstrip())
+    masks = facts["unknown_masks"]
+    if masks:
+        are = "is no label yet; it becomes one" if masks == 1 else "are no labels yet; they become some"
+        say(f"{plural(masks, 'mask')} in labels/final {are} with `radloop train` or `radloop serve` for a recipe")
     if not facts["recipes"]:
-        say("no labels and no versions yet")
+        say("no versions yet" if masks else "no labels and no versions yet")
     say(NOTICE)
 
 
@@ -178,10 +196,27 @@ def revoke(options: argparse.Namespace) -> int:
         raise WrongUse(msg)
     folder, ledger = _opened(options)
     rows = ledger.revoke(author=options.author, since=options.since)
-    take_over_labels(folder, ledger, recipes_known(ledger.home))
+    take_over_labels(folder, ledger, recipes_asked(ledger.home, ledger))
     _say_rows(rows)
     say(f"took back {plural(len(rows), 'label')}; they stay in the ledger, no training uses them")
     return 0
+
+
+def confirm(options: argparse.Namespace) -> int:
+    """Makes held labels final and `labels/final` follow; 1 when one could not be, the others are all the same."""
+    folder, ledger = _opened(options)
+    rows, failed = [], 0
+    for number in dict.fromkeys(options.ids):
+        try:
+            rows.append(ledger.confirm(number))
+        except (NotFound, Conflict) as error:
+            failed += 1
+            complain(str(error))
+    if rows:
+        take_over_labels(folder, ledger, recipes_asked(ledger.home, ledger))
+    _say_rows(rows)
+    say(f"confirmed {plural(len(rows), 'label')}; trainings use what was confirmed")
+    return 1 if failed else 0
 
 
 def _opened(options: argparse.Namespace) -> tuple[StudiesFolder, Ledger]:
@@ -193,21 +228,10 @@ def _opened(options: argparse.Namespace) -> tuple[StudiesFolder, Ledger]:
 
 def _say_rows(rows: list[LabelRow]) -> None:
     if rows:
-        header = ("id", "time", "study", "recipe", "author", "state", "origin", "seen", "names")
-        table(
-            header,
-            [
-                (
-                    r.id,
-                    r.time,
-                    r.study,
-                    r.recipe,
-                    r.author,
-                    r.state,
-                    r.origin,
-                    r.shown_version or "-",
-                    ",".join(r.names),
-                )
-                for r in rows
-            ],
-        )
+        header = ("id", "time", "study", "recipe", "author", "state", "origin", "seen", "names", "note")
+        table(header, [_cells(row) for row in rows])
+
+
+def _cells(row: LabelRow) -> tuple[object, ...]:
+    seen, names = row.shown_version or "-", ",".join(row.names)
+    return row.id, row.time, row.study, row.recipe, row.author, row.state, row.origin, seen, names, row.note

@@ -107,7 +107,7 @@ def _train(level: Level) -> None:
     budget.add_argument("--minutes", type=_positive, metavar="M", help="stop after M minutes")
     budget.add_argument("--epochs", type=_count, metavar="E", help="train E epochs")
     _which(command)
-    command.add_argument("--seed", type=int, default=0, metavar="S")
+    command.add_argument("--seed", type=_seed, default=0, metavar="S", help="default: 0")
 
 
 def _evaluate(level: Level) -> None:
@@ -148,7 +148,7 @@ def _model(level: Level) -> None:
 
 
 def _labels(level: Level) -> None:
-    group = level.group("labels", "the ledger: list labels, take some back")
+    group = level.group("labels", "the ledger: list labels, take some back, confirm held ones")
     for name, run, summary in (
         ("list", "cli_studies:list_labels", "every label ever given"),
         ("revoke", "cli_studies:revoke", "take labels back; nothing is deleted, no training uses them again"),
@@ -159,6 +159,9 @@ def _labels(level: Level) -> None:
         command.add_argument(
             "--since", type=_moment, metavar="T", help="a day or time, such as 2026-11-23 or 2026-11-23T14:00"
         )
+    command = group.add("confirm", "cli_studies:confirm", "make held labels final; `labels list` shows them and why")
+    command.add_argument("ids", nargs="+", type=_count, metavar="ID", help="of a held label, as `labels list` shows it")
+    _studies(command)
 
 
 def _recipe(level: Level) -> None:
@@ -212,6 +215,11 @@ def _checked(allowed: str) -> Callable[[Callable[[str], T]], Callable[[str], T]]
 @_checked("a whole number from 1")
 def _count(text: str) -> int:
     return _require(int(text), int(text) >= 1)
+
+
+@_checked("a whole number from 0, below 2**63")
+def _seed(text: str) -> int:
+    return _require(int(text), 0 <= int(text) < 2**63)
 
 
 @_checked("a number above 0")

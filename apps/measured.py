@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from radloop.apps.place import open_folder, read_ids, recipes_known, take_over_labels, with_own
+from radloop.apps.place import open_folder, read_ids, recipes_asked, take_over_labels, with_own
 from radloop.engine.baseline import baseline_scores
 from radloop.recipes.errors import BadLabel, Conflict, NotFound
 from radloop.recipes.load import load_recipe
@@ -64,11 +64,14 @@ def choose(options: argparse.Namespace) -> Measured:
     recipe = version.load_recipe()
     folder = open_folder(options.studies, len(recipe.channels))
     ledger = Ledger(home)
-    if home.path == folder.path / ".radloop":
+    own = home.path.resolve() == (folder.path / ".radloop").resolve()
+    if own:
         # never with another home: the masks of an outside set must not become labels of this model
-        take_over_labels(folder, ledger, with_own(recipe, recipes_known(home)))
+        take_over_labels(folder, ledger, with_own(recipe, recipes_asked(home, ledger)))
     if options.images:
-        chosen = _of_images(folder, ledger, version, recipe, read_ids(options.images, folder), home.cache)
+        ids = read_ids(options.images, folder)
+        ours = [study for study in ids if own or _known(folder, ledger, study)]
+        chosen = _of_images(folder, ledger, version, recipe, ids, ours)
     else:
         chosen = _of_ledger(folder, ledger, version, recipe, home.cache)
     if not chosen.cases:
@@ -115,27 +118,32 @@ def _of_ledger(folder: StudiesFolder, ledger: Ledger, version: Version, recipe: 
 
 
 def _of_images(
-    folder: StudiesFolder, ledger: Ledger, version: Version, recipe: Recipe, ids: Sequence[str], cache: Path
+    folder: StudiesFolder, ledger: Ledger, version: Version, recipe: Recipe, ids: Sequence[str], ours: Collection[str]
 ) -> Measured:
-    """Exactly these images: from the ledger where it knows these masks, else as an outside set with its own masks."""
-    split = f"the {len(ids)} images of the given list, whatever their side"
-    if _known(folder, ledger, recipe, ids):
-        cases = labelled_cases(folder, ledger, recipe, SIDES, only=set(ids))
-        return Measured(version, recipe, cases, f"studies in {folder.path.name}", split, cache)
-    cases = [_outside_case(folder, recipe, study) for study in ids]
-    note = "an outside set: labels are the masks in its labels/final, nothing of it is in the ledger of this model"
-    data = f"outside set {folder.path.name}"
-    return Measured(version, recipe, cases, data, split, cache, [note], blindness_known=False)
-
-
-def _known(folder: StudiesFolder, ledger: Ledger, recipe: Recipe, ids: Sequence[str]) -> bool:
-    """Whether the ledger's labels are those of these studies: sets of other hospitals may use the same ids."""
+    """Exactly these images: ours with their labels of now in the ledger, others with the masks beside them."""
     rows = ledger.current(recipe.name)
-    for study in ids:
-        row, mask = rows.get(study), find_mask(folder.final_dir, study)
-        if row is None or (mask is not None and checksum(mask) != row.checksum):
-            return False
-    return True
+    for study in ours:
+        if study not in rows:
+            msg = (
+                f"{study} has no label of recipe {recipe.name}, so nothing can be measured on it; take it off the list"
+            )
+            raise NotFound(msg)
+    cases = labelled_cases(folder, ledger, recipe, SIDES, only=set(ours)) if ours else []
+    outside = [_outside_case(folder, recipe, study) for study in ids if study not in ours]
+    split = f"the {len(ids)} images of the given list, whatever their side"
+    if not outside:
+        return Measured(version, recipe, cases, f"studies in {folder.path.name}", split, ledger.home.cache)
+    which = "an outside set" if not cases else f"{len(outside)} of the {len(ids)} images are an outside set"
+    note = f"{which}: labels are the masks in its labels/final, nothing of it is in the ledger of this model"
+    data = f"outside set {folder.path.name}"
+    every = sorted([*cases, *outside], key=lambda case: case.study)
+    return Measured(version, recipe, every, data, split, ledger.home.cache, [note], blindness_known=False)
+
+
+def _known(folder: StudiesFolder, ledger: Ledger, study: str) -> bool:
+    """Whether the ledger has the mask beside this study: sets of other hospitals may use the same ids."""
+    mask = find_mask(folder.final_dir, study)
+    return mask is not None and ledger.knows(checksum(mask), study)
 
 
 def _outside_case(folder: StudiesFolder, recipe: Recipe, study_id: str) -> Case:

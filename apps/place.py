@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from radloop.apps.terminal import WrongUse, complain
-from radloop.recipes.errors import BadInput, NotFound
+from radloop.recipes.errors import BadInput, NotFound, RadloopError
 from radloop.studies.folder import StudiesFolder
 from radloop.studies.home import Home, is_url
 
@@ -50,12 +50,40 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
+def recipes_asked(home: Home, ledger: Ledger) -> list[Recipe]:
+    """The recipes that somebody asked for: the home's own, then shipped ones that have labels.
+
+    A mask may become a label of any of them, so a shipped recipe that nobody asked for is not among them.
+    """
+    from radloop.recipes.load import shipped_recipes
+
+    labelled = {row.recipe for row in ledger.history()}
+    own = _own(home)
+    return _readable([*own, *sorted(labelled & set(shipped_recipes()) - set(own))], home)
+
+
 def recipes_known(home: Home) -> list[Recipe]:
     """Every recipe of the home and every shipped one, the home's own going before a shipped one of its name."""
-    from radloop.recipes.load import load_recipe, shipped_recipes
+    from radloop.recipes.load import shipped_recipes
 
-    own = {path.stem for path in home.recipes.glob("*.toml")}
-    return [load_recipe(name, home.path) for name in sorted(own | set(shipped_recipes()))]
+    return _readable(sorted(set(_own(home)) | set(shipped_recipes())), home)
+
+
+def _own(home: Home) -> list[str]:
+    return sorted(path.stem for path in home.recipes.glob("*.toml"))
+
+
+def _readable(names: Iterable[str], home: Home) -> list[Recipe]:
+    """Those without mistakes; the others are named, and do not stop a command that is about another one."""
+    from radloop.recipes.load import load_recipe
+
+    found = []
+    for name in names:
+        try:
+            found.append(load_recipe(name, home.path))
+        except RadloopError as error:
+            complain(f"warning: recipe {name} is left out: {str(error).splitlines()[0]}")
+    return found
 
 
 def take_over_labels(folder: StudiesFolder, ledger: Ledger, recipes: Iterable[Recipe]) -> None:

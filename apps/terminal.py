@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 NOTICE = "not for clinical use"
+LOG_SECONDS = 30.0
+"""Between two lines of progress where no terminal shows a bar."""
+LOG_LINE = "{desc}: {n_fmt} of {total_fmt} {unit}, {elapsed} [{remaining} to go]{postfix}"
 
 
 def say(text: str = "") -> None:
@@ -35,10 +38,33 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def bar(total: int | None, what: str, unit: str = "it") -> tqdm:
-    """A progress bar on stderr; silent where stderr is not a terminal."""
+    """A progress bar on stderr; where that is no terminal, a line every half minute, so that a log stays readable."""
     from tqdm import tqdm
 
-    return tqdm(total=total, desc=what, unit=unit, disable=not sys.stderr.isatty(), leave=False, dynamic_ncols=True)
+    if sys.stderr.isatty():
+        return tqdm(total=total, desc=what, unit=unit, leave=False, dynamic_ncols=True)
+    # the first line comes late too: what is done soon needs none
+    rare = {"mininterval": LOG_SECONDS, "maxinterval": LOG_SECONDS, "delay": LOG_SECONDS, "miniters": 1}
+    return tqdm(total=total, desc=what, unit=unit, leave=False, bar_format=LOG_LINE, file=_Lines(), **rare)
+
+
+def rename(shown: tqdm, what: str) -> None:
+    """Gives a bar another name, for another phase of the work, and shows it if the bar has been shown before."""
+    shown.set_description_str(what, refresh=shown.last_print_t > shown.start_t or not shown.delay)
+
+
+class _Lines:
+    """A file for tqdm that writes each state of a bar as a line of its own."""
+
+    def write(self, text: str) -> None:
+        """Writes what is there to be read, without what moves the cursor."""
+        line = text.strip("\r\n ")
+        if line:
+            sys.stderr.write(f"{line}\n")
+
+    def flush(self) -> None:
+        """Sends it on its way."""
+        sys.stderr.flush()
 
 
 def plural(count: int, noun: str, many: str = "") -> str:
