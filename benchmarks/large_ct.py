@@ -64,6 +64,7 @@ def main() -> int:
 def measure(work: Path) -> dict[str, Any]:
     """All figures of the benchmark."""
     load = os.getloadavg()[0]  # before the first load of our own
+    given = [f"{name}={os.environ[name]}" for name in ("OMP_WAIT_POLICY", "OMP_NUM_THREADS") if name in os.environ]
     studies = make_studies(work / "studies")
     begun = time.monotonic()
     text = plan(studies)
@@ -77,9 +78,10 @@ def measure(work: Path) -> dict[str, Any]:
         with training(studies):
             served_beside = server.click()
     return {
-        "command": "python benchmarks/large_ct.py",
+        "command": " ".join([*given, "python benchmarks/large_ct.py"]),
         "machine": f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}",
         "load_before": round(load, 2),
+        "omp_wait_policy": env(studies).get("OMP_WAIT_POLICY", "not set"),
         "study": {"shape": SHAPE, "spacing_mm": SPACING},
         "plan_seconds": round(planned, 1),
         "plan": [line for line in text.splitlines() if line.startswith(("spacing", "features", "patch"))],
@@ -182,7 +184,8 @@ def env(studies: Path) -> dict[str, str]:
     from radloop.apps.host_settings import host_env
     from radloop.studies.home import Home
 
-    return {**os.environ, **host_env(studies, Home.find(studies), ["large_ct"])}
+    # waiting threads sleep, as the command line sets it: spinning ones steal from the training beside them
+    return {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **host_env(studies, Home.find(studies), ["large_ct"])}
 
 
 class Server:
