@@ -40,6 +40,8 @@ def test_every_package_is_listed() -> None:
         for room in ROOMS
         for part in (init.parent.relative_to(ROOT) for init in (ROOT / room).rglob("__init__.py"))
     }
+    beside = {init.parent.name for init in ROOT.glob("*/__init__.py")} - set(ROOMS)
+    assert not beside, "a package that no wheel would have: list it in pyproject.toml"
     assert found == set(setuptools["packages"])
 
 

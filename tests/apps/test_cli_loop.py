@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -112,13 +113,16 @@ def test_evaluate_writes_json_report_and_table(place: Path, capsys: pytest.Captu
     assert figures["recipe"] == "bright"
     assert {"dice", "dice.blob", "surface_dice", "hd95"} <= set(figures["metrics"]) | {"hd95"}
     assert set(figures["metrics"]["dice"]) == {"value", "low", "high"}
-    assert figures["split"] == "the test side of the patient split"
+    assert set(figures) == {"recipe", "version", "n", "patients", "metrics"}
+    assert {"trivial_dice", "difference"} <= set(figures["metrics"])
+    assert all(set(figure) == {"value", "low", "high"} for figure in figures["metrics"].values())
+    assert "the test side of the patient split" in said
     assert "trivial method on the same patients" in said
     rows = list(csv.DictReader(files["csv"].open()))
     assert len(rows) == figures["n"] >= 2
     test_side = {case.study for case in _cases(place, "test")}
     assert {row["study"] for row in rows} == test_side
-    for text in (said, files["html"].read_text().lower(), files["json"].read_text()):
+    for text in (said, files["html"].read_text().lower()):
         assert "not for clinical use" in text
 
 
@@ -142,6 +146,49 @@ def test_evaluate_measures_an_outside_set_without_touching_it_or_the_ledger(
     assert "outside set" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in outside.rglob("*") if path.is_file()} == before
     assert len(_rows(place)) == labels
+
+
+def test_evaluate_measures_against_its_own_labels_whatever_the_folder_shows(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The view holds another recipe's newer mask, and the studies are known under another path of their home."""
+    other = (place / "bright.toml").read_text().replace("bright", "dark").replace("blob", "void")
+    (tmp_path / "dark.toml").write_text(other)
+    studies, home = place / "studies", place / "studies" / ".radloop"
+    ledger = Ledger(Home(home))
+    study = _cases(place, "test")[0].study
+    truth = ledger.file(ledger.current("bright")[study])
+    ledger.add(study, study, "dark", "me", ledger.file(_wrong(ledger, study)), ".nii.gz", ["void"])
+    shown = studies / "labels" / "final" / f"{study}.nii.gz"
+    kept = shown.read_bytes()
+    (tmp_path / "ids.txt").write_text(f"{study}\n")
+    out = tmp_path / "out.json"
+    words = ["evaluate", "bright", "--studies", str(studies), "--images", str(tmp_path / "ids.txt")]
+    figures = []
+    try:
+        for content, more in ((truth, []), (ledger.file(_wrong(ledger, study)), ["--home", str(tmp_path / "h")])):
+            shown.write_bytes(content.read_bytes())
+            if more:
+                shutil.copytree(home, tmp_path / "h")
+            assert main([*words, "--json", str(out), *more]) == 0
+            figures.append(json.loads(out.read_text())["metrics"]["dice"]["value"])
+            assert "outside" not in capsys.readouterr().out
+    finally:
+        shown.write_bytes(kept)
+        ledger.revoke(author="me")
+    assert figures[0] == figures[1]
+
+
+def _wrong(ledger: Ledger, study: str) -> object:
+    """Somebody else's mask."""
+    return next(row for name, row in sorted(ledger.current("bright").items()) if name != study)
+
+
+def test_evaluate_names_an_image_without_a_label(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listing = place / "unlabelled.txt"
+    listing.write_text(f"case{PATIENTS:02d}\n")
+    assert main(_on(place, "evaluate", "bright", "--images", str(listing))) == 1
+    assert f"case{PATIENTS:02d} has no label of recipe bright" in capsys.readouterr().err
 
 
 def test_evaluate_says_when_it_flatters(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -234,6 +281,62 @@ def test_labels_are_taken_back_for_good(tmp_path: Path, capsys: pytest.CaptureFi
     assert Ledger(home).current("bright") == {}
     assert main(["export", *on, "--recipe", "bright", "--out", str(tmp_path / "p")]) == 1
     assert Ledger(home).current("bright") == {}, "a mask that was taken back came in again"
+
+
+def test_no_mask_becomes_a_label_of_a_recipe_nobody_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    studies = tmp_path / "studies"
+    (studies / "labels" / "final").mkdir(parents=True)
+    for number in range(2):
+        _write_study(studies, number)
+    on = ["--studies", str(studies)]
+    assert main(["status", *on, "--json", str(tmp_path / "status.json")]) == 0
+    assert "2 masks in labels/final are no labels yet" in capsys.readouterr().out
+    assert json.loads((tmp_path / "status.json").read_text())["unknown_masks"] == 2
+    assert main(["labels", "revoke", *on, "--author", "nobody"]) == 0
+    assert main(["export", *on, "--out", str(tmp_path / "o")]) == 2
+    assert Ledger(Home.find(studies)).history() == []
+    (tmp_path / "my.toml").write_text(RECIPE.replace("bright", "zz_mine"))
+    assert main(["export", *on, "--out", str(tmp_path / "o"), "--recipe", str(tmp_path / "my.toml")]) == 0
+    assert {row.recipe for row in Ledger(Home.find(studies)).history()} == {"zz_mine"}
+    capsys.readouterr()
+    assert main(["status", *on]) == 0
+    assert "masks in labels/final" not in capsys.readouterr().out
+
+
+def test_a_held_label_is_listed_with_its_reason_and_confirmed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    studies = tmp_path / "studies"
+    (studies / "labels" / "final").mkdir(parents=True)
+    _write_study(studies, 1)
+    mask = studies / "labels" / "final" / "case01.nii.gz"
+    home = Home.find(studies)
+    (home.recipes / "bright.toml").write_text(RECIPE)
+    ledger = Ledger(home)
+    held = ledger.add(
+        "case01", "case01", "bright", "me", mask, ".nii.gz", ["blob"], state="held", note="nothing marked"
+    )
+    mask.unlink()
+    on = ["--studies", str(studies)]
+    assert main(["labels", "list", *on]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "case01" in line)
+    assert line.split()[0] == str(held.id)
+    assert "held" in line
+    assert line.endswith("nothing marked")
+    assert main(["status", *on]) == 0
+    assert "1 held for a second look" in capsys.readouterr().out
+    assert main(["labels", "confirm", str(held.id), "99", *on]) == 1
+    said = capsys.readouterr()
+    assert "label 99 is not in the ledger" in said.err
+    assert "confirmed 1 label" in said.out
+    assert list(ledger.current("bright")) == ["case01"]
+    assert mask.is_file()
+    assert main(["labels", "confirm", str(held.id), *on]) == 1
+    assert "only a held label can be confirmed" in capsys.readouterr().err
+    assert main(["status", *on]) == 0
+    assert "held for" not in capsys.readouterr().out
 
 
 def test_import_names_what_it_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
