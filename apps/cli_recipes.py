@@ -89,17 +89,20 @@ def _not_built(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if asked not in known:
         yield "name", f"network.name = {asked!r} is not known{closest(asked, known)}; known: {', '.join(known)}"
     try:
-        total = topology(recipe).total_stride
+        total, patch = topology(recipe).total_stride, list(recipe.fit.patch)
+        if any(size < step for size, step in zip(patch, total, strict=True)):
+            text = (
+                f"network.strides shrink by {list(total)}, beyond fit.patch = {patch}; drop a row or enlarge fit.patch"
+            )
+            yield "strides", text
+            return
         network = build(mended)
     except BadRecipe as error:
         yield "strides", str(error)
         return
-    if any(size < step for size, step in zip(recipe.fit.patch, total, strict=True)):
-        patch = list(recipe.fit.patch)
-        yield (
-            "strides",
-            f"network.strides shrink by {list(total)}, beyond fit.patch = {patch}; drop a row or enlarge it",
-        )
+    except (AssertionError, ValueError, RuntimeError) as error:  # MONAI's and torch's, of sizes that do not go together
+        yield "strides", f"network.strides and features cannot be built: {error}"
+        return
     if recipe.network.weights and (asked in known or not weights.is_file()):
         try:
             load_weights(network, weights)

@@ -7,6 +7,7 @@ import resource
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,9 @@ def test_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) -> Non
         (["train", "r", "--studies", "s", "--epochs", "0"], "whole number from 1"),
         (["train", "r", "--studies", "s", "--minutes", "nan"], "above 0"),
         (["train", "r", "--studies", "s", "--epochs", "1", "--minutes", "1"], "not allowed with"),
+        (["train", "r", "--studies", "s", "--seed", "-1"], "from 0"),
+        (["train", "r", "--studies", "s", "--seed", str(2**63)], "2**63"),
+        (["labels", "confirm", "--studies", "s"], "ID"),
         (["train", "r", "--stud", "s"], "--studies"),
         (["serve", "--studies", "s", "--port", "70000"], "65535"),
         (["labels", "list", "--studies", "s", "--since", "yesterday"], "2026-11-23"),
@@ -91,6 +95,7 @@ def test_wrong_words_are_wrong_use(words: list[str], hint: str, capsys: pytest.C
         (["serve", "--studies", "{studies}", "--recipes", "sample_lesion"], 1, "did you mean 'sample_lesions'"),
         (["labels", "revoke", "--studies", "{studies}"], 2, "--author"),
         (["recipe", "check", "{nowhere}"], 1, "no such file"),
+        (["recipe", "new", "--studies", "{studies}", "--out", "{studies}/there.toml"], 1, "is there already"),
         (["recipe", "new", "--studies", "{studies}", "--answer", "x", "--out", "o.toml"], 2, "--answer"),
         (["predict", "sample_lesions", "--image", "{nowhere}", "--out", "{studies}/o"], 2, "--home"),
         (["predict", "sample_lesions", "--studies", "{studies}", "--out", "{studies}"], 2, "holds the images"),
@@ -105,6 +110,7 @@ def test_wrong_words_are_wrong_use(words: list[str], hint: str, capsys: pytest.C
 def test_a_mistake_is_one_line(
     words: list[str], code: int, hint: str, studies: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (studies / "there.toml").touch()
     words = [word.format(studies=studies, nowhere=studies / "nowhere") for word in words]
     assert main(words) == code
     said = capsys.readouterr().err
@@ -160,3 +166,56 @@ def test_a_reader_that_has_enough_is_no_failure(studies: Path) -> None:
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, env={**os.environ})
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr
+
+
+def test_a_log_gets_lines_of_progress(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from radloop.apps import terminal
+
+    with terminal.bar(3, "quick", "study") as shown:
+        shown.update(3)
+        terminal.rename(shown, "still quick")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(terminal, "LOG_SECONDS", 0.01)
+    with terminal.bar(3, "slow", "study") as shown:
+        for _ in range(3):
+            time.sleep(0.03)
+            shown.update()
+        terminal.rename(shown, "measure")
+    lines = capsys.readouterr().err.split("\n")
+    assert lines[0].startswith("slow: 1 of 3 study")
+    assert lines[-2].startswith("measure: 3 of 3 study")
+    assert not any("\r" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("network", "line", "hint"),
+    [
+        ('name = "unett"', 4, "did you mean 'unet'"),
+        ('weights = "nowhere.pt"', 4, "nowhere.pt do not exist"),
+        ("strides = [[1, 1, 1], [32, 2, 2]]\nfeatures = [4, 8]", 4, "beyond fit.patch"),
+        ("strides = [[1, 1, 1], [16, 16, 16]]\nfeatures = [4, 8]", 4, "one voxel"),
+        ("strides = [[1, 1, 1], [5, 2, 2]]\nfeatures = [4, 8]", 4, "cannot be built"),
+        ('title = "Kn\xf6chel"', 4, "not UTF-8"),
+    ],
+)
+def test_a_recipe_that_cannot_be_built_is_not_fine(
+    network: str, line: int, hint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "r.toml"
+    text = f'name = "r"\nlabels = {{ a = 1 }}\n[network]\n{network}\n[fit]\npatch = [16, 16, 16]\n'
+    file.write_bytes(text.encode("latin-1"))
+    assert main(["recipe", "check", str(file)]) == 1
+    said = capsys.readouterr().err
+    assert hint in said
+    assert f"r.toml:{line}: " in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_broken_recipe_of_the_home_does_not_stop_another(studies: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipes = studies / ".radloop" / "recipes"
+    recipes.mkdir(parents=True)
+    (recipes / "broken.toml").write_text("name = ")
+    out = studies / "new" / "status.json"
+    assert main(["status", "--studies", str(studies), "--json", str(out)]) == 0
+    assert "recipe broken is left out: broken.toml:1" in capsys.readouterr().err
+    assert out.is_file()
