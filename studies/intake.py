@@ -211,8 +211,9 @@ class Intake:
         for recipe in self._recipes:
             if recipe.name in answered:
                 continue
-            if original.names is not None:
-                fits, values = _shares(original.names, recipe), original.names
+            values = original.names
+            if values is not None:
+                fits = _shares(values, recipe)
             else:
                 fits, values = self._guessed(recipe, original, history)
             if fits:
