@@ -106,6 +106,12 @@ def _named(seen: Fingerprint, labels: Mapping[str, int] | None) -> dict[str, int
     return dict(labels)
 
 
+def _channels(seen: Fingerprint) -> tuple[str, ...]:
+    if len(seen.channel_names) == seen.channels:
+        return tuple(seen.channel_names)
+    return ("image",) if seen.channels == 1 else tuple(f"channel_{n}" for n in range(seen.channels))
+
+
 def _base(seen: Fingerprint, name: str, labels: dict[str, int], device: str) -> Recipe:
     """The recipe with all that does not depend on speed."""
     try:
@@ -113,7 +119,7 @@ def _base(seen: Fingerprint, name: str, labels: dict[str, int], device: str) -> 
             name=name,
             modality=seen.modality,
             dimension=seen.dimension,
-            channels=("image",) if seen.channels == 1 else tuple(f"channel_{n}" for n in range(seen.channels)),
+            channels=_channels(seen),
             labels=labels,
             preprocess=rules.intensities(seen)[0],
             fit=Fit(
