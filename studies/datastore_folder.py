@@ -31,6 +31,7 @@ from radloop.studies.info_store import InfoStore
 from radloop.studies.ledger import Ledger
 from radloop.studies.proposals import Proposals
 from radloop.studies.rows import LabelRow
+from radloop.studies.shown import ShownAnswers
 from radloop.studies.uploads import as_upload, recipes_of
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class FolderDatastore(Datastore):
         self.folder, self.home, self.ledger, self.recipes = folder, home, ledger, tuple(recipes)
         self.proposals = Proposals(folder, home)
         self.given = GivenLabels(folder, ledger, self.recipes)
-        self._found = champion_found
+        self._found, self._shown = champion_found, ShownAnswers(ledger, self.proposals)
         self._info = InfoStore(home.path / "info")
         self._lock = threading.Lock()
         self._after_reply = threading.local()
@@ -302,11 +303,13 @@ class FolderDatastore(Datastore):
 
     def _accept(self, study: Study, upload: Path, info: dict[str, Any], tag: str) -> list[LabelRow]:
         author, names = str(info.get("client_id") or "unknown"), info.get("label_info")
-        shown = {r.name: self._shown(study.id, r, author) for r in self.recipes}
-        chosen = recipes_of(upload, names, self.recipes, info.get("model"), shown)
+        shown = {r.name: self._shown.version(study.id, r.name, author) for r in self.recipes}
+        made_for = self._shown.made_for(study.id, author)
+        chosen = recipes_of(upload, names, self.recipes, info.get("model"), shown, made_for)
         others = {r.name: [o for o in self.recipes if o.name != r.name] for r in chosen}
-        for recipe in chosen[1:]:  # none is kept unless all fit
-            fit_mask(study, recipe, upload, names, others[recipe.name])
+        if len(chosen) > 1:  # none is kept unless all fit
+            masks = [(r, fit_mask(study, r, upload, names, others[r.name]).mask) for r in chosen]
+            chosen = self._shown.drawn(study.id, author, masks, made_for)
         return [
             accept_label(
                 self.folder,
@@ -323,15 +326,6 @@ class FolderDatastore(Datastore):
             )
             for recipe in chosen
         ]
-
-    def _shown(self, study_id: str, recipe: Recipe, author: str) -> str:
-        """What the reader saw: an answer asked for, or a proposal, which Slicer loads with the study."""
-        asked = self.ledger.shown(study_id, recipe.name, author)
-        if asked or self.proposals.find(study_id) is None:
-            return asked
-        known = self._info.get(f"labels-{ORIGINAL}", study_id)
-        of_recipe = known.get("model") in (None, recipe.name)
-        return str(known.get("params", {}).get("version") or "proposal") if of_recipe else ""
 
     def _save_proposal(self, image_id: str, upload: Path, info: dict[str, Any]) -> None:
         names = info.get("label_info")

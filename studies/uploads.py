@@ -26,12 +26,18 @@ def as_upload(file: str | Path, study_id: str, ending: str) -> Iterator[Path]:
 
 
 def recipes_of(
-    file: Path, label_info: LabelInfo | None, recipes: Sequence[Recipe], model: str | None, shown: Mapping[str, str]
+    file: Path,
+    label_info: LabelInfo | None,
+    recipes: Sequence[Recipe],
+    model: str | None,
+    shown: Mapping[str, str],
+    made_for: str = "",
 ) -> list[Recipe]:
     """The recipes that a mask speaks for.
 
-    The one named by `model`; else, by the names of the voxels that are there, each recipe with one of them; for an
-    empty mask the recipe whose answer the reader was shown, else the first whose names are listed.
+    The one named by `model`; else, by the names of the voxels that are there, each recipe with one of them, and the
+    one that the reader works on, if its names are listed (all may have been taken away); for an empty mask the recipe
+    whose answer the reader was shown, else the first whose names are listed.
 
     Args:
         file: the mask.
@@ -39,6 +45,7 @@ def recipes_of(
         recipes: those served, the main one first.
         model: the recipe's name, where the viewer sent it.
         shown: recipe -> version that the reader saw, empty where none.
+        made_for: the recipe that the reader works on, empty where nobody knows.
 
     Raises:
         NotFound: `model` is not served.
@@ -62,9 +69,9 @@ def recipes_of(
     else:
         present = set(name_values(values, label_info or (), file.name).values())
         named = {str(entry["name"]) for entry in label_info or ()}
-    chosen = [r for r in recipes if present & set(r.labels)]
+    listed = [r for r in recipes if named & set(r.labels)]
+    chosen = [r for r in listed if present & set(r.labels) or r.name == made_for]
     if not chosen:
-        listed = [r for r in recipes if named & set(r.labels)]
         chosen = [r for r in listed if shown.get(r.name)][:1] or listed[:1]
     if not chosen:
         allowed = sorted({name for r in recipes for name in r.labels})

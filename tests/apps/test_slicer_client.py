@@ -115,3 +115,25 @@ def test_training_as_the_train_button_starts_it(client, server, kit: SimpleNames
     stats = client.info()["train_stats"]["tiny"]
     assert stats["total_time"] > 0
     assert stats["version"] >= 1
+
+
+def test_submit_touches_the_recipe_it_was_made_for(client, server, kit: SimpleNamespace, tmp_path: Path) -> None:
+    for recipe in ("tiny", "second"):
+        kit.publish(server.home, recipe)  # every voxel is a lesion, or a vessel
+    time.sleep(1.5)
+    scene = [{"name": "lesion", "idx": 1}, {"name": "organ", "idx": 2}, {"name": "vessel", "idx": 3}]
+    client.upload_image(str(kit.make_study(tmp_path, "x", 8)), "two questions")
+
+    def submit(name: str, voxels: np.ndarray) -> list[tuple[str, str]]:
+        nib.save(nib.Nifti1Image(voxels.astype(np.uint8), kit.affine), tmp_path / name)
+        saved = client.save_label("two questions", str(tmp_path / name), params={"label_info": scene})["saved"]
+        return [(s["recipe"], s["state"]) for s in saved]
+
+    drawn = np.full(kit.shape, 3)
+    client.infer("second", "two questions", dict(INFER))
+    client.infer("tiny", "two questions", dict(INFER))
+    assert submit("a.nii.gz", drawn) == [("tiny", "held")]  # the vessels are as the model drew them
+    drawn[:5] = 1
+    assert submit("b.nii.gz", drawn) == [("tiny", "final"), ("second", "final")]  # and here they are not
+    client.infer("second", "two questions", dict(INFER))
+    assert submit("c.nii.gz", np.full(kit.shape, 3)) == [("second", "final")]  # accepted as it is
