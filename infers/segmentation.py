@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
-from radloop.recipes.errors import BadInput, RadloopError
+from radloop.recipes.errors import BadInput, NoSpace, RadloopError
 from radloop.recipes.recipe import Recipe
+from radloop.studies.files import writing
 from radloop.studies.folder import MASK_ENDINGS, StudiesFolder, split_ending
 from radloop.studies.images import mask_extension, read_header, read_study, write_mask
 from radloop.studies.ledger import Ledger
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from radloop.registry.version import Version
 
 logger = logging.getLogger(__name__)
+SPARE = "/tmp"  # where an answer passes through when the home, which has the server's own folder for that, is full
 NOTICE = "not for clinical use"
 ONE_AT_A_TIME = threading.Lock()  # two predictions at once would only halve each other's cores and double the memory
 
@@ -190,7 +192,18 @@ def _save(answer: Answer, extension: str) -> str:
     if not split_ending(f"mask{extension}", MASK_ENDINGS)[1]:
         msg = f"result_extension {extension!r} is not known; use one of {', '.join(MASK_ENDINGS)}"
         raise BadInput(msg)
-    with tempfile.NamedTemporaryFile(prefix="radloop-", suffix=extension, delete=False) as handle:
+    try:
+        return _write(answer, extension, tempfile.gettempdir())
+    except NoSpace as error:  # the home is full, but the answer is there
+        logger.warning("the answer goes through %s: %s", SPARE, error)
+        return _write(answer, extension, SPARE)
+
+
+def _write(answer: Answer, extension: str, folder: str) -> str:
+    with (
+        writing("the answer"),
+        tempfile.NamedTemporaryFile(prefix="radloop-", suffix=extension, dir=folder, delete=False) as handle,
+    ):
         path = Path(handle.name)
     try:
         write_mask(path, answer.mask, answer.affine, answer.names)

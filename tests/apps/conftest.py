@@ -210,4 +210,5 @@ def kit() -> SimpleNamespace:
         mask_file=mask_file,
         publish=publish,
         shape=SHAPE,
+        tiny=TINY,
     )
