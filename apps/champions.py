@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -65,7 +66,7 @@ class Champions:
             rested = time.monotonic()
             while True:
                 for recipe in recipes:
-                    self._survive(lambda name=recipe: self._known.update({name: self.or_none(name)}))
+                    self._survive(functools.partial(self._look_at, recipe))
                 if time.monotonic() - rested >= CHORES_EVERY:
                     for chore in chores:
                         self._survive(chore)
@@ -73,6 +74,9 @@ class Champions:
                 time.sleep(LOOK_EVERY)
 
         threading.Thread(target=look, name="radloop-champions", daemon=True).start()
+
+    def _look_at(self, recipe: str) -> None:
+        self._known[recipe] = self.or_none(recipe)
 
     def _survive(self, job: Callable[[], object]) -> None:
         try:

@@ -176,9 +176,7 @@ def _gate(recipe: Recipe) -> list[Entry]:
             "A new version serves only if its Dice on the held-out patients is surely (one-sided 95 %) not worse than "
             "the old one's by more than this.",
         ),
-        Entry(
-            "first_model_after", gate.first_model_after, "Labels on the training side before a first model is trained."
-        ),
+        Entry("first_model_after", gate.first_model_after, "Labels before a first model is trained."),
         Entry(
             "retrain_after",
             gate.retrain_after,
