@@ -7,7 +7,8 @@
 
 Dice is the mean over both labels and the patients of the test side, which no training here saw; beside it the trivial
 method on the same patients. The settings were chosen by the validation side, the learning rate on another random split.
-The split is the same in every run. A run already in the result file is not made again; remove it there to repeat it. Run it on a machine that does nothing else: `load_before` near 0.
+The split is the same in every run. A run already in the result file is not made again; remove it there to repeat it.
+Run it on a machine that does nothing else: `load_before` near 0.
 """
 
 from __future__ import annotations
