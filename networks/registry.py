@@ -46,4 +46,8 @@ def build(recipe: Recipe) -> nn.Module:
         hint = closest(recipe.network.name, known)
         msg = f"network.name = {recipe.network.name!r} is not known{hint}; known: {', '.join(known)}"
         raise BadRecipe(msg)
-    return _builders[recipe.network.name](recipe)
+    try:
+        return _builders[recipe.network.name](recipe)
+    except (AssertionError, ValueError) as error:  # how MONAI refuses sizes
+        msg = f"network {recipe.network.name!r} cannot be built with these sizes: {error}"
+        raise BadRecipe(msg) from error

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from radloop.networks.registry import build, names
 from radloop.networks.topology import min_multiple, patch_shape, topology
@@ -89,7 +90,12 @@ def test_mistyped_name_is_refused_with_a_hint() -> None:
         build(recipe(name="unett"))
 
 
-@pytest.mark.parametrize("strides", [((1, 1), (2, 2)), ((1, 1, 1), (0, 2, 2)), ((1, 1, 1), (16, 16, 16))])
-def test_strides_that_do_not_fit_are_refused(strides: tuple[tuple[int, ...], ...]) -> None:
+@pytest.mark.parametrize("strides", [((1, 1), (2, 2)), ((1, 1, 1), (0, 2, 2))])
+def test_strides_that_are_none_are_refused_by_the_recipe(strides: tuple[tuple[int, ...], ...]) -> None:
+    with pytest.raises(ValidationError, match=r"network\.strides"):
+        recipe(features=(4, 8), strides=strides)
+
+
+def test_strides_beyond_the_patch_are_refused() -> None:
     with pytest.raises(BadRecipe, match=r"network\.strides"):
-        build(recipe(features=(4, 8), strides=strides))
+        build(recipe(features=(4, 8), strides=((1, 1, 1), (16, 16, 16))))
