@@ -1,0 +1,60 @@
+"""Writes the table of figures in README.md from benchmarks/results/*.json.
+
+    python benchmarks/figures.py
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+BEGIN, END = "<!-- figures: begin", "<!-- figures: end -->"
+HEAD = """
+| data | split | figure | radloop (95 % interval) | trivial method | command |
+|---|---|---|---|---|---|
+"""
+
+
+def _interval(figure: dict[str, float]) -> str:
+    return f"{figure['value']:.3f} ({figure['low']:.3f}-{figure['high']:.3f})"
+
+
+def _hippocampus(result: dict[str, Any]) -> Iterator[str]:
+    for name, run in result["runs"].items():
+        data = f"hippocampus MR (MSD Task04, 193 crops), {run['trained_on']} labels, {run['minutes']} min on 2 cores"
+        split = f"test side, {run['patients']} patients"
+        figure, trivial = _interval(run["dice"]), f"{run['trivial_dice']['value']:.3f}"
+        yield f"| {data} | {split} | mean Dice | {figure} | {trivial} | `{result['command']} --runs {name}` |"
+
+
+def _large_ct(result: dict[str, Any]) -> Iterator[str]:
+    shape = "x".join(str(n) for n in result["study"]["shape"])
+    for key, what in (("alone", "one answer"), ("while_training", "the same while a training runs")):
+        run = result[key]
+        figure = f"{run['seconds']:.0f} s, peak {run['peak_gb']:.1f} GB"
+        yield f"| synthetic CT {shape}, 2 cores | - | {what} | {figure} | - | `{result['command']}` |"
+
+
+def table() -> str:
+    """The table in Markdown, one row a measurement."""
+    rows: list[str] = []
+    for name, maker in (("hippocampus", _hippocampus), ("large_ct", _large_ct)):
+        path = HERE / "results" / f"{name}.json"
+        if path.exists():
+            rows += maker(json.loads(path.read_text(encoding="utf-8")))
+    return HEAD + "\n".join(rows) + "\n\n"
+
+
+def main() -> None:
+    """Replaces what stands between the two marks."""
+    readme = HERE.parent / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    start = text.index("\n", text.index(BEGIN)) + 1
+    readme.write_text(text[:start] + table() + text[text.index(END) :], encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
