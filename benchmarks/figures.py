@@ -1,6 +1,6 @@
 """Writes the table of figures in README.md from benchmarks/results/*.json.
 
-    python benchmarks/figures.py
+python benchmarks/figures.py
 """
 
 from __future__ import annotations
