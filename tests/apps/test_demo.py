@@ -80,7 +80,14 @@ def test_once_around_the_loop_then_serve_and_stop(tmp_path: Path) -> None:
     assert re.search(r"correction +\S+ by .*\(final\), seen version 1", done.stdout)
     assert not _answers(port), "the check left its server behind"
 
-    demo = subprocess.Popen([*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # a shell's background job ignores SIGINT and hands that on to its children
+    demo = subprocess.Popen(
+        [*COMMAND, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     try:
         lines = _read_until(demo, "stop with Ctrl-C")
         assert any("serves already" in line for line in lines)
