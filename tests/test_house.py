@@ -180,6 +180,7 @@ def test_imported_distributions_are_declared() -> None:
                 "radloop",
                 *sys.stdlib_module_names,
                 "tomli",
+                "tomllib",
                 "pydantic_core",
             }:
                 # Python 3.10 does not tell the owner of a wheel without top_level.txt
