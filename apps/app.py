@@ -259,11 +259,9 @@ class RadloopApp(MONAILabelApp):
         rows = self.datastore().last_saved()
         saved = [{"recipe": r.recipe, "row": r.id, "state": r.state, "names": list(r.names)} for r in rows]
         reply: dict[str, Any] = {"saved": saved}
-        if any(r.state == "held" for r in rows):
-            reply["message"] = (
-                "kept, but held: the mask is empty where the model finds something; send the empty mask once more to "
-                "confirm it, or one with what is there"
-            )
+        held = next((r for r in rows if r.state == "held"), None)
+        if held:
+            reply["message"] = f"kept, but held: {held.note}; sending the same mask once more confirms it"
         started = [
             r.recipe for r in rows if _guarded(functools.partial(self._retrain, r.recipe), f"training of {r.recipe}")
         ]
