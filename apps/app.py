@@ -281,8 +281,8 @@ def _guarded(ask: Callable[[], Any], name: str) -> Any:
         return ask()
     except RadloopError as error:
         logger.warning("%s: %s", name, error)
-    except Exception:
-        logger.exception("%s cannot be described", name)
+    except Exception:  # one part that fails must not cost `/info/`, or a saved label its reply
+        logger.exception("%s failed", name)
     return {}
 
 

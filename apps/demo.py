@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,7 +115,10 @@ def _folder(studies: str | None) -> Path:
     if studies:
         return Path(studies).expanduser().absolute()
     here = Path.cwd() / FOLDER
-    if not os.access(here if here.exists() else here.parent, os.W_OK):
-        msg = f"{here} cannot be written; say where the sample studies go with --studies DIR"
-        raise NoSpace(msg)
+    try:  # permission bits do not tell: root has them all, also where nothing can be written
+        here.mkdir(exist_ok=True)
+        tempfile.TemporaryFile(dir=here).close()
+    except OSError as error:
+        msg = f"{here} cannot be written ({error.strerror}); say where the sample studies go with --studies DIR"
+        raise NoSpace(msg) from error
     return here
