@@ -29,15 +29,18 @@ from monailabel.utils.sessions import Sessions
 from radloop.apps.champions import Champions
 from radloop.apps.retrain import Retraining
 from radloop.apps.scratch import sweep
+from radloop.apps.server_process import claim
 from radloop.apps.sessions import SafeSessions, asked_image
-from radloop.engine.running import mark_ended
+from radloop.engine.running import cancel, mark_ended, resumable
 from radloop.infers.segmentation import NOTICE, SegmentationInfer
 from radloop.recipes.errors import BadInput, NotFound, RadloopError, closest
 from radloop.recipes.load import load_recipe
 from radloop.recipes.recipe import Recipe
+from radloop.registry.lineage import tainted
 from radloop.strategies.batch import SerialBatch
 from radloop.strategies.random_draw import RandomDraw
 from radloop.strategies.scoring import DiceScoring
+from radloop.studies import snapshots
 from radloop.studies.accept import sync_view
 from radloop.studies.datastore_folder import FINAL, FolderDatastore
 from radloop.studies.folder import StudiesFolder
@@ -81,7 +84,12 @@ class RadloopApp(MONAILabelApp):
         self.ledger = Ledger(self.home)
         self.champions = Champions(self.home)
         self._retraining = Retraining(
-            self.folder, self.home, self.ledger, lambda name: bool(self.champions.known(name)), self._start_training
+            self.folder,
+            self.home,
+            self.ledger,
+            lambda name: bool(self.champions.known(name)),
+            self._start_training,
+            self._champion_tainted,
         )
         super().__init__(
             app_dir,
@@ -113,7 +121,7 @@ class RadloopApp(MONAILabelApp):
 
     def init_strategies(self) -> dict[str, Strategy]:
         """What picks the next study."""
-        return {"random": RandomDraw([recipe.name for recipe in self.recipes])}
+        return {"random": RandomDraw([recipe.name for recipe in self.recipes], needed=self._held_out_needed)}
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
         """What scores labelled studies."""
@@ -225,23 +233,55 @@ class RadloopApp(MONAILabelApp):
     def _champion_found(self, recipe: Recipe, study: str) -> bool:
         return bool(self._infers[recipe.name].finds_something(study))
 
+    def _champion_tainted(self, recipe: str) -> bool:
+        version = self.champions.known(recipe)
+        known = tainted(self.champions.registry(), self.ledger, recipe)
+        return version is not None and version.number in {one.number for one in known}
+
+    def _held_out_needed(self, recipe: str) -> int:
+        """How many more held-out patients the gate asked for when it judged a recipe last."""
+        judged = [v.manifest["gate"] for v in self.champions.registry().versions(recipe) if v.manifest.get("gate")]
+        return int(judged[-1].get("needed", 0)) if judged else 0
+
     # -- hooks
 
     def on_init_complete(self) -> None:
         """The server has loaded: tidies what the last one left and shows the ledger's labels in the folder."""
         super().on_init_complete()
+        claim(self.home)
         if "radloop.apps.asgi" not in sys.modules:
             logger.warning("this server has no guard: anybody who reaches it can read and write; use `radloop serve`")
         sweep(self.home, older_than=time.time() - psutil.Process().create_time())
-        for training in mark_ended(self.home, self.ledger, [recipe.name for recipe in self.recipes]):
-            logger.warning("training %d of %s ended with the last server", training.id, training.recipe)
+        self._mark_ended()
         for name, reason in sync_view(self.folder, self.ledger, self.recipes):
             logger.warning("%s is not shown or not imported: %s", name, reason)
         chores = [functools.partial(self._retrain, recipe.name) for recipe in self.recipes]
-        sweeping = functools.partial(sweep, self.home)
-        self.champions.watch([recipe.name for recipe in self.recipes], [sweeping, *chores])
+        snapshots.attempt(self.home)
+        tidying: list[Callable[[], object]] = [
+            functools.partial(sweep, self.home),
+            snapshots.regularly(self.home),
+            self._mark_ended,
+        ]
+        self._resume()
+        self.champions.watch([recipe.name for recipe in self.recipes], [*tidying, *chores])
         threading.Thread(target=self._warm_up, name="radloop-warm-up", daemon=True).start()
         logger.info("serving %s; %s", ", ".join(r.name for r in self.recipes), NOTICE)
+
+    def _mark_ended(self) -> None:
+        for training in mark_ended(self.home, self.ledger, [recipe.name for recipe in self.recipes]):
+            logger.warning("the process of training %d of %s was killed", training.id, training.recipe)
+
+    def _resume(self) -> None:
+        """Lets trainings go on that a server began and that were killed, with it or alone."""
+        for recipe in self.recipes:
+            lost = resumable(self.home, self.ledger, recipe.name)
+            if lost:
+                logger.info("training %d of %s goes on from its checkpoint", lost.id, recipe.name)
+                background.run_background_task({"model": recipe.name, "resume": lost.id}, "train")
+
+    def stopped(self, recipe: str) -> None:
+        """Called after MONAI Label killed the training of a recipe because somebody asked."""
+        cancel(self.home, self.ledger, recipe, "stopped by a client")
 
     def _warm_up(self) -> None:
         """Loads what the first click would wait for: the registry, ITK and the serving weights."""

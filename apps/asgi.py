@@ -96,10 +96,19 @@ async def _serve(scope: Scope, body: Body, send: Send, call: Call, name: str, qu
     if scope["method"] == "PUT" and scope["path"] in ("/datastore/", "/datastore/image") and not query.get("image"):
         scope = guard.with_query(scope, image=_checked_name(files))
     asked_image.set(scope["radloop.image"])  # this thread's loop is for this request alone
+    stops = _running() if scope["path"] == "/train/" and scope["method"] == "DELETE" else ""
     try:
         await host(scope, body.replay(), send)
     finally:
         instance.datastore().finish_reply()
+    if stops:
+        instance.stopped(stops)
+
+
+def _running() -> str:
+    """The recipe whose training MONAI Label would stop, as `stop_background_task` chooses it."""
+    number = next(iter(background.processes("train")), None)
+    return next((str(t["request"].get("model")) for t in background.tasks("train") if t["id"] == number), "")
 
 
 def _check_state(scope: Scope, name: str, query: dict[str, str], instance: object, files: list[str]) -> None:

@@ -112,6 +112,8 @@ def status(options: argparse.Namespace) -> int:
 
 
 def _facts(folder: StudiesFolder, home: Home, ledger: Ledger, registry: Registry) -> dict[str, Any]:
+    from radloop.studies.contents import damaged
+    from radloop.studies.ledger import LabelRow
     from radloop.studies.split import Split
     from radloop.studies.view import unknown_masks
 
@@ -126,6 +128,7 @@ def _facts(folder: StudiesFolder, home: Home, ledger: Ledger, registry: Registry
         "sides": {**dict.fromkeys(("train", "validation", "test"), 0), **sides},
         "home": str(home.path),
         "unknown_masks": len(unknown_masks(folder, ledger)),
+        "damaged_labels": [row.id for row in damaged(ledger) if isinstance(row, LabelRow)],
         "recipes": {name: _recipe_facts(name, recipes.get(name), ledger, registry) for name in sorted(used)},
         "notice": NOTICE,
     }
@@ -171,6 +174,9 @@ def _say_facts(facts: dict[str, Any]) -> None:
         say("  serves    " + (f"version {serves['version']} ({serves['state']})" if serves else "nothing yet"))
         if training:
             say(f"  training  {training['state']}, begun {training['started']} {training['note']}".rstrip())
+    if bad := facts["damaged_labels"]:
+        rows = ", ".join(map(str, bad[:SHOWN])) + (", ..." if len(bad) > SHOWN else "")
+        say(f"{plural(len(bad), 'label')} with damaged content (row {rows}); the next start mends what has a copy")
     masks = facts["unknown_masks"]
     if masks:
         are = "is no label yet; it becomes one" if masks == 1 else "are no labels yet; they become some"
@@ -186,19 +192,6 @@ def list_labels(options: argparse.Namespace) -> int:
     rows = ledger.history(author=options.author, since=options.since)
     _say_rows(rows)
     say(f"{plural(len(rows), 'row')} in the ledger of {folder.path}")
-    return 0
-
-
-def revoke(options: argparse.Namespace) -> int:
-    """Takes labels back and makes `labels/final` follow."""
-    if not options.author and not options.since:
-        msg = "labels revoke: say which labels, with --author A or --since T (both: those that fit both)"
-        raise WrongUse(msg)
-    folder, ledger = _opened(options)
-    rows = ledger.revoke(author=options.author, since=options.since)
-    take_over_labels(folder, ledger, recipes_asked(ledger.home, ledger))
-    _say_rows(rows)
-    say(f"took back {plural(len(rows), 'label')}; they stay in the ledger, no training uses them")
     return 0
 
 

@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"radloop {installed_version('radloop')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (_demo, _import, _export, _serve, _train, _evaluate, _predict, _status, _model, _labels, _recipe):
+    for add in _COMMANDS:
         add(Level(commands))
     return parser
 
@@ -137,10 +137,17 @@ def _status(level: Level) -> None:
 
 
 def _model(level: Level) -> None:
-    group = level.group("model", "versions: list them, go back to one")
+    group = level.group("model", "versions: list them, show what they are made of, go back to one")
     listing = group.add("list", "cli_models:list_versions", "every version, its figure and the gate's decision")
     _recipe_of(listing, optional=True)
     _studies(listing)
+    shown = group.add(
+        "show", "cli_lineage:show_version", "how a version was made and judged, with every label behind it"
+    )
+    _recipe_of(shown)
+    shown.add_argument("number", nargs="?", type=_count, metavar="VERSION", help="default: the one that serves")
+    _studies(shown)
+    shown.add_argument("--json", type=Path, metavar="FILE")
     back = group.add("rollback", "cli_models:rollback", "let an earlier version serve")
     _recipe_of(back)
     back.add_argument("number", nargs="?", type=_count, metavar="VERSION", help="default: the one that served before")
@@ -151,7 +158,7 @@ def _labels(level: Level) -> None:
     group = level.group("labels", "the ledger: list labels, take some back, confirm held ones")
     for name, run, summary in (
         ("list", "cli_studies:list_labels", "every label ever given"),
-        ("revoke", "cli_studies:revoke", "take labels back; nothing is deleted, no training uses them again"),
+        ("revoke", "cli_lineage:revoke", "take labels back; nothing is deleted, no training uses them again"),
     ):
         command = group.add(name, run, summary)
         _studies(command)
@@ -159,6 +166,14 @@ def _labels(level: Level) -> None:
         command.add_argument(
             "--since", type=_moment, metavar="T", help="a day or time, such as 2026-11-23 or 2026-11-23T14:00"
         )
+    command.add_argument("--id", dest="ids", type=_count, nargs="+", metavar="N", help="these labels")
+    command.add_argument("--train", action="store_true", help="train anew at once what learned from them and serves")
+    command = group.add(
+        "show", "cli_lineage:show_labels", "what became of labels, and which versions learned from them"
+    )
+    command.add_argument("labels", nargs="+", metavar="ID|STUDY", help="a label's id, or a study for all of its labels")
+    _studies(command)
+    command.add_argument("--json", type=Path, metavar="FILE")
     command = group.add("confirm", "cli_studies:confirm", "make held labels final; `labels list` shows them and why")
     command.add_argument("ids", nargs="+", type=_count, metavar="ID", help="of a held label, as `labels list` shows it")
     _studies(command)
@@ -174,6 +189,33 @@ def _recipe(level: Level) -> None:
     new.add_argument("--out", type=Path, required=True, metavar="FILE.toml")
     check = group.add("check", "cli_recipes:check", "say every mistake in a recipe with its line")
     check.add_argument("file", type=Path, metavar="FILE.toml")
+
+
+def _forget(level: Level) -> None:
+    command = level.add("forget", "cli_forget:forget", "remove a patient's images, labels and what was made of them")
+    command.add_argument("patient", metavar="PATIENT", help="as in answers.csv; a study's id where that names none")
+    _studies(command)
+    command.add_argument("--yes", action="store_true", help="do it; else only what would go is said")
+
+
+def _backup(level: Level) -> None:
+    command = level.add("backup", "cli_backup:backup", "labels, versions and settings in one file, also while serving")
+    _studies(command)
+    command.add_argument("--out", type=Path, required=True, metavar="FILE.tar", help="a file that is not there yet")
+
+
+def _restore(level: Level) -> None:
+    command = level.add(
+        "restore", "cli_backup:restore", "make a home of a backup, or put a snapshot of the ledger back"
+    )
+    command.add_argument("file", type=Path, metavar="FILE", help="of `radloop backup`, or of <home>/snapshots")
+    _studies(command)
+
+
+_COMMANDS = (
+    *(_demo, _import, _export, _serve, _train, _evaluate, _predict, _status, _model, _labels, _recipe),
+    *(_forget, _backup, _restore),
+)
 
 
 def _studies(parser: argparse.ArgumentParser) -> None:

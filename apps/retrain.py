@@ -1,4 +1,5 @@
-"""Trainings that start by themselves: after so many new labels, never two at once, after a failure not at once."""
+"""Trainings that start by themselves: after so many new labels, or when the serving version learned from labels that
+were retracted since; never two at once, after a failure not at once."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ LONGEST_WAIT = timedelta(days=1)
 
 
 class Retraining:
-    """Starts the trainings that recipes ask for with `gate.retrain_after`.
+    """Starts the trainings that recipes ask for with `gate.retrain_after`, and those that retracted labels call for.
 
     Args:
         folder: the studies.
@@ -28,6 +29,7 @@ class Retraining:
         ledger: labels and trainings.
         serves: whether a version of a recipe serves.
         start: starts a training of a recipe.
+        tainted: whether the version that serves learned from labels that were retracted since.
     """
 
     def __init__(
@@ -37,16 +39,15 @@ class Retraining:
         ledger: Ledger,
         serves: Callable[[str], bool],
         start: Callable[[str], Any],
+        tainted: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._folder, self._home, self._ledger = folder, home, ledger
-        self._serves, self._start = serves, start
+        self._serves, self._start, self._tainted = serves, start, tainted
         self._lock = threading.Lock()
         self._tried: dict[str, tuple[int, float]] = {}
 
     def look(self, recipe: Recipe) -> bool:
         """Starts a training where one is due; says whether it did."""
-        if not recipe.gate.retrain_after:
-            return False
         with self._lock:
             before = trainings(self._ledger, recipe.name)
             newest = before[0].id if before else 0
@@ -64,11 +65,12 @@ class Retraining:
     def _due(self, recipe: Recipe, before: Sequence[Training]) -> bool:
         current = self._ledger.current(recipe.name)
         counted = next((t.last_row for t in before if t.state in ("done", "running")), 0)
-        if sum(row.id > counted for row in current.values()) < recipe.gate.retrain_after:
+        retracted = self._ledger.last_retraction(recipe.name)
+        wanted = 0 < recipe.gate.retrain_after <= sum(row.id > counted for row in current.values())
+        if not wanted and not (retracted > counted and self._tainted(recipe.name)):
             return False
-        if is_training(self._home, self._ledger, recipe.name) or not _rested(
-            before, max(r.id for r in current.values())
-        ):
+        newest = max([retracted, *(row.id for row in current.values())])
+        if is_training(self._home, self._ledger, recipe.name) or not _rested(before, newest):
             return False
         enough = (
             self._serves(recipe.name) or labelled(self._folder, self._ledger, recipe) >= recipe.gate.first_model_after
@@ -89,7 +91,9 @@ def _rested(before: Sequence[Training], newest_label: int) -> bool:
     if not failed:
         return True
     last = before[0]
-    if last.state in ("cancelled", "orphaned"):  # somebody stopped it, or the server ended: not again for its own sake
+    if last.state == "cancelled":  # somebody stopped it, or the server ended: not again for its own sake
         return newest_label > last.last_row
     ended = datetime.fromisoformat(last.finished or last.started)
-    return datetime.now(timezone.utc) - ended >= min(WAIT * 2 ** min(failed - 1, 10), LONGEST_WAIT)
+    rested = datetime.now(timezone.utc) - ended
+    # a negative time: the clock was set back, which must not put trainings off
+    return not timedelta(0) <= rested < min(WAIT * 2 ** min(failed - 1, 10), LONGEST_WAIT)

@@ -67,7 +67,9 @@ def check_host(host: str) -> str:
 def server(folder: StudiesFolder, home: Home, address: Address, options: argparse.Namespace) -> ServerProcess:
     """The server process for these studies, ready to be started; options are those of `serve` that apply."""
     from radloop.apps.host_settings import host_env
+    from radloop.studies.ledger import Ledger
 
+    Ledger(home).database.close()  # damaged or too new: said here in one line, not by a server that does not start
     app = copy_app(getattr(options, "app", None) or SHIPPED_APP, home)
     recipes = [take_recipe(given, home).name for given in getattr(options, "recipes", None) or ()]
     env = {**os.environ, **host_env(folder.path, home, list(dict.fromkeys(recipes)))}

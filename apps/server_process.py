@@ -17,11 +17,16 @@ from typing import NoReturn
 
 from radloop.recipes.errors import Conflict, RadloopError
 from radloop.studies.home import Home
+from radloop.trainers.lifeline import Lifeline
 
 READY_WITHIN = 300.0
 """Seconds until the server must answer; imports alone take half a minute on two slow cores."""
 STOPS_WITHIN = 10.0
 """Seconds for open answers to end before the process group is killed."""
+
+
+PARENT = "RADLOOP_SERVED_BY"
+"""Environment variable with the process id of `radloop serve`, for the server that belongs to it."""
 
 
 class ServerFailed(RadloopError):
@@ -124,7 +129,7 @@ class ServerProcess:
         try:
             return subprocess.Popen(
                 command,
-                env=self._env,
+                env={**self._env, PARENT: str(os.getpid())},
                 cwd=self.home.path,  # MONAI Label reads a `.env` of its working directory: never the user's
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -188,6 +193,34 @@ def _lock_home(home: Home) -> int:
         msg = f"a server of {home.path} is running (process {holder or 'unknown'}); stop it, or use another --home"
         raise Conflict(msg) from error
     return lock
+
+
+def claim(home: Home) -> None:
+    """Called by the server itself: makes sure that it is the only one of its home, and ends with what started it.
+
+    `radloop serve` has locked the home for its server already; one started otherwise locks it here, until it ends.
+
+    Raises:
+        Conflict: another server of this home is running.
+    """
+    global _claimed
+    if _holder(home) != os.getpid():
+        _claimed = _lock_home(home)
+        _sign_lock(_claimed, os.getpid())
+    started_by = os.environ.get(PARENT)
+    if started_by and _holder(home) == os.getpid() and _claimed < 0:
+        Lifeline(int(started_by))
+
+
+_claimed = -1  # the lock, held for as long as the process lives
+
+
+def _holder(home: Home) -> int:
+    """The process that the lock is signed with; 0 where nobody holds it."""
+    if not is_serving(home):
+        return 0
+    text = (home.path / "server.lock").read_text(errors="replace").strip()
+    return int(text) if text.isdecimal() else 0
 
 
 def is_serving(home: Home) -> bool:

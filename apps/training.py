@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from radloop.apps.server_process import is_serving
 from radloop.apps.terminal import NOTICE, bar, complain, plural, rename, say
 
 if TYPE_CHECKING:
     from radloop.engine.fit import Progress
+    from radloop.engine.running import Run
     from radloop.engine.train import TrainOutcome
     from radloop.recipes.recipe import Recipe
     from radloop.studies.folder import StudiesFolder
@@ -37,7 +38,8 @@ def train_with_bar(
     from radloop.engine.cores import training_cores
     from radloop.engine.train import train_version
 
-    with _in_ledger(home, recipe.name), bar(100, f"train {recipe.name}", "%") as shown:
+    asked = {"by": "command", "epochs": epochs, "minutes": minutes, "seed": seed, "fold": list(fold) if fold else None}
+    with _in_ledger(home, recipe.name, asked) as run, bar(100, f"train {recipe.name}", "%") as shown:
 
         def follow(progress: Progress) -> None:
             shown.set_postfix_str(f"epoch {progress.epoch}, loss {progress.loss:.3f}", refresh=False)
@@ -57,6 +59,7 @@ def train_with_bar(
             seed=seed,
             threads=training_cores(is_serving(home)),
             progress=follow,
+            run=run,
         )
 
 
@@ -65,6 +68,8 @@ def say_outcome(outcome: TrainOutcome) -> None:
     version, report = outcome.version, outcome.report
     for skipped in version.manifest["skipped"]:
         complain(f"warning: {skipped['study']} was left out: {skipped['reason']}")
+    if report.resumed:
+        say(f"went on at step {report.resumed} of the same training, whose process was killed")
     rows = plural(len(report.used), "label")
     say(f"{version.recipe} version {version.number}: {report.epochs} epochs on {rows} in {report.seconds:.0f} s")
     scores = list(version.manifest["held_out"].values())
@@ -79,19 +84,19 @@ def say_outcome(outcome: TrainOutcome) -> None:
 
 
 @contextmanager
-def _in_ledger(home: Home, recipe: str) -> Iterator[None]:
+def _in_ledger(home: Home, recipe: str, asked: dict[str, Any]) -> Iterator[Run]:
     """Writes the training down, so that no second one of the recipe begins and a crash is known later."""
     from radloop.engine.running import training
     from radloop.studies.ledger import Ledger
 
     ledger = Ledger(home)
-    with training(home, ledger, recipe) as number:
+    with training(home, ledger, recipe, asked) as run:
         try:
-            yield
+            yield run
         except KeyboardInterrupt:
-            ledger.finish_training(number, "cancelled", "stopped by its user")
+            ledger.finish_training(run.id, "cancelled", "stopped by its user")
             raise
         except BaseException as error:
-            ledger.finish_training(number, "failed", str(error).partition("\n")[0])
+            ledger.finish_training(run.id, "failed", str(error).partition("\n")[0])
             raise
-        ledger.finish_training(number, "done")
+        ledger.finish_training(run.id, "done")

@@ -38,10 +38,25 @@ def _large_ct(result: dict[str, Any]) -> Iterator[str]:
         yield f"| synthetic CT {shape}, 2 cores | - | {what} | {figure} | - | `{result['command']}` |"
 
 
+def _retrains(result: dict[str, Any]) -> Iterator[str]:
+    runs = result["runs"].values()
+    fewest = min(run["unused_patients"] for run in runs)
+    split = f"truth: at least {fewest} patients nobody labelled"
+    honest = [run for name, run in result["runs"].items() if name.startswith("honest")]
+    others = [run for run in runs if run not in honest]
+    bad = [run for run in runs if run["bad"]]
+    for what, of in (
+        (f"{len(honest)} honest retrains with five times the labels", honest),
+        (f"{len(bad)} bad ones among {len(others)} retrains spoilt in five ways", bad),
+    ):
+        served = f"{sum(run['served'] for run in of)} of {len(of)}"
+        yield f"| hippocampus MR at 2 mm, {what} | {split} | served | {served} | - | `{result['command']}` |"
+
+
 def table() -> str:
     """The table in Markdown, one row a measurement."""
     rows: list[str] = []
-    for name, maker in (("hippocampus", _hippocampus), ("large_ct", _large_ct)):
+    for name, maker in (("hippocampus", _hippocampus), ("gate_retrains", _retrains), ("large_ct", _large_ct)):
         path = HERE / "results" / f"{name}.json"
         if path.exists():
             rows += maker(json.loads(path.read_text(encoding="utf-8")))

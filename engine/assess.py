@@ -11,8 +11,8 @@ from statistics import fmean
 from radloop.engine.predictor import Predictor
 from radloop.evaluation import metrics
 from radloop.recipes.errors import BadInput, NotFound
-from radloop.studies.cases import Case
-from radloop.studies.images import read_mask, read_study
+from radloop.studies.cases import Case, read_label
+from radloop.studies.images import read_study
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ class CaseScore:
         surface_dice: share of the surfaces within 1 mm, 0..1; empty unless asked for.
         hd95: 95th percentile of surface distance, mm; None also where one is empty; empty unless asked for.
         seconds: the prediction's wall clock.
+        row: ledger row of the label; a study may be scored against two labels of it.
     """
 
     study: str
@@ -37,6 +38,7 @@ class CaseScore:
     surface_dice: ByLabel = field(default_factory=dict)
     hd95: ByLabel = field(default_factory=dict)
     seconds: float = 0.0
+    row: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,17 +108,17 @@ def label_scores(scores: Sequence[CaseScore]) -> dict[str, dict[str, float]]:
 
 
 def _score(predictor: Predictor, case: Case, surfaces: bool) -> CaseScore:
-    volume, true = read_study(case.channels), read_mask(case.label).array[0]
+    volume, true = read_study(case.channels), read_label(case, predictor.recipe.labels).array[0]
     answer = predictor.predict(volume)
     labels = predictor.recipe.labels
-    ids, known = list(labels.values()), {labels[name] for name in case.names}
+    ids, known = list(labels.values()), {labels[name] for name in case.names if name in labels}
 
     def named(found: metrics.Scores) -> ByLabel:
         return {name: found[number] for name, number in labels.items()}
 
     dice = named(metrics.dice(answer.mask, true, ids, known))
     if not surfaces:
-        return CaseScore(case.study, case.patient, dice, seconds=answer.seconds)
+        return CaseScore(case.study, case.patient, dice, seconds=answer.seconds, row=case.row)
     near = metrics.surface_dice(answer.mask, true, ids, volume.spacing, known=known)
     far = metrics.hd95(answer.mask, true, ids, volume.spacing, known=known)
-    return CaseScore(case.study, case.patient, dice, named(near), named(far), answer.seconds)
+    return CaseScore(case.study, case.patient, dice, named(near), named(far), answer.seconds, case.row)

@@ -52,6 +52,14 @@ class Augment:
         pairs = [self._one(x, y) for x, y in zip(image, label, strict=True)]
         return torch.stack([x for x, _ in pairs]), torch.stack([y for _, y in pairs])
 
+    def state(self) -> torch.Tensor:
+        """Of its random numbers, for `go_on`."""
+        return self._generator.get_state()
+
+    def go_on(self, state: torch.Tensor) -> None:
+        """Continue with the random numbers where another one was."""
+        self._generator.set_state(state)
+
     def _one(self, image: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         s = self._strength
         axes = [axis for axis in self._mirror if self._chance(0.5)]

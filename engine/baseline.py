@@ -6,7 +6,6 @@ images without a unit (MR) are comparable.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -14,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from radloop.engine.assess import CaseScore, patient_scores
 from radloop.engine.prepared import Prepared, prepare
 from radloop.recipes.recipe import Recipe
 from radloop.studies.cases import Case
@@ -26,7 +26,14 @@ _VALUES_A_CASE = 20_000
 def baseline_scores(
     recipe: Recipe, train_cases: Sequence[Case], eval_cases: Sequence[Case], cache: Path | None = None
 ) -> dict[str, float]:
-    """Patient -> mean Dice of the trivial method over labels and studies; cases that cannot be read are left out.
+    """Patient -> mean Dice of the trivial method over labels and studies; see `baseline_cases`."""
+    return patient_scores(baseline_cases(recipe, train_cases, eval_cases, cache))
+
+
+def baseline_cases(
+    recipe: Recipe, train_cases: Sequence[Case], eval_cases: Sequence[Case], cache: Path | None = None
+) -> list[CaseScore]:
+    """The trivial method's Dice on every case, by label; cases that cannot be read are left out.
 
     Each label is judged alone, so bands may overlap, which flatters the floor a little.
 
@@ -38,18 +45,16 @@ def baseline_scores(
     """
     if cache is None:
         with TemporaryDirectory(prefix="radloop-baseline-") as folder:
-            return baseline_scores(recipe, train_cases, eval_cases, Path(folder))
+            return baseline_cases(recipe, train_cases, eval_cases, Path(folder))
     train = prepare(recipe, _thinned(train_cases), cache).ready
     held_out = prepare(recipe, eval_cases, cache).ready
     edges = [_edges(train, channel) for channel in range(len(recipe.channels))]
-    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for label in range(1, 1 + len(recipe.labels)):
-        spoken = [case for case in train if case.known[label]]
-        band = _best_band(spoken, label, edges)
-        for case in held_out:
-            if case.known[label]:
-                found[case.case.patient][case.case.study].append(_score(case, label, edges, band))
-    return {patient: fmean(fmean(v) for v in studies.values()) for patient, studies in sorted(found.items())}
+    bands = {n: _best_band([case for case in train if case.known[n]], n, edges) for n in recipe.labels.values()}
+
+    def dice(case: Prepared) -> dict[str, float | None]:
+        return {name: _score(case, n, edges, bands[n]) if case.known[n] else None for name, n in recipe.labels.items()}
+
+    return [CaseScore(c.case.study, c.case.patient, dice(c), row=c.case.row) for c in held_out]
 
 
 Band = tuple[int, int, int]

@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from radloop.engine.augment import Augment
+from radloop.engine.checkpoint import Checkpoint, digest
 from radloop.engine.cores import usable_cores
 from radloop.engine.losses import dice_ce
 from radloop.engine.patches import Batch, PatchSource
@@ -28,6 +30,7 @@ from radloop.networks.registry import build
 from radloop.recipes.errors import BadInput, Conflict, RadloopError
 from radloop.recipes.recipe import Recipe
 from radloop.studies.cases import Case
+from radloop.studies.rows import checksum
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +77,7 @@ class FitReport:
         losses: mean training loss of each epoch.
         skipped: (study, reason) of cases that could not be read.
         used: ledger rows of the labels trained on, sorted.
+        resumed: the step at which it went on from a checkpoint; 0 where it began anew.
     """
 
     epochs: int
@@ -82,6 +86,7 @@ class FitReport:
     losses: tuple[float, ...]
     skipped: tuple[tuple[str, str], ...]
     used: tuple[int, ...]
+    resumed: int = 0
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,7 @@ def fit(
     device: str | torch.device | None = None,
     progress: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
+    checkpoint: Checkpoint | None = None,
 ) -> FitReport:
     """Train `recipe` on `cases` and write `out/model.pt`.
 
@@ -151,23 +157,29 @@ def fit(
         device: `cpu` or `cuda`; CUDA where there is one by default.
         progress: called after every step.
         cancelled: asked before every case and step.
+        checkpoint: where the training's state is kept while it runs; one of this very job is gone on from, on a CPU to
+            the same weights, bit by bit. It stays for the caller to remove.
 
     Raises:
+        Conflict: the checkpoint is needed and of another job.
         BadInput: no case can be read, or the budget is not usable, or `start` does not fit.
         Cancelled: `cancelled` said so.
         RadloopError: the loss stopped being finite.
         NoSpace: the cache or the weights cannot be written.
     """
     budget = Budget.of(recipe, epochs, minutes)
-    training = _Training(recipe, seed, torch.device(device or default_device()), progress, cancelled)
-    with _threads(threads or usable_cores()), torch.random.fork_rng(devices=[]):
+    where, threads = torch.device(device or default_device()), threads or usable_cores()
+    training = _Training(recipe, seed, where, progress, cancelled, checkpoint)
+    with _threads(threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         ready = prepare(recipe, cases, cache, training.caching)
         if not ready.ready:
             reasons = f"; {ready.skipped[0][0]}: {ready.skipped[0][1]}" if ready.skipped else ""
             msg = f"none of {len(cases)} cases for recipe {recipe.name!r} can be read{reasons}"
             raise BadInput(msg)
-        training.run(ready.ready, budget, start)
+        start = start or (Path(recipe.network.weights) if recipe.network.weights else None)
+        state = checkpoint.open(_job(recipe, ready.ready, budget, start, seed, threads, where)) if checkpoint else None
+        training.run(ready.ready, budget, start, state)
         training.finish(out / "model.pt")
     return training.report(ready.skipped, ready.ready)
 
@@ -177,6 +189,28 @@ def peak_share(share: float) -> float:
     if share < _WARM_UP:
         return 0.01 + 0.99 * share / _WARM_UP
     return 0.5 * (1 + math.cos(math.pi * (share - _WARM_UP) / (1 - _WARM_UP)))
+
+
+def _job(
+    recipe: Recipe,
+    cases: Sequence[Prepared],
+    budget: Budget,
+    start: Path | None,
+    seed: int,
+    threads: int,
+    device: torch.device,
+) -> dict[str, Any]:
+    """What the weights depend on; a checkpoint of anything else is not gone on from."""
+    return {
+        "recipe": recipe.hash(),
+        "labels": digest([[case.case.row, case.folder.name, case.known.tolist()] for case in cases]),
+        "the version to start from": checksum(start) if start and start.is_file() else "",
+        "budget": [budget.steps, budget.seconds],
+        "seed": seed,
+        "threads": threads,
+        "device": device.type,
+        "torch": str(torch.__version__),
+    }
 
 
 class _Training:
@@ -189,11 +223,13 @@ class _Training:
         device: torch.device,
         progress: Callable[[Progress], None] | None,
         cancelled: Callable[[], bool],
+        checkpoint: Checkpoint | None,
     ) -> None:
+        self._checkpoint = checkpoint
         self._recipe, self._seed, self._device = recipe, seed, device
         self._progress, self._cancelled = progress, cancelled
         self._begun = self._trained_from = time.monotonic()
-        self._step = self._bad = 0
+        self._step = self._bad = self._resumed = 0
         self._share = 0.0
         self._losses: list[list[float]] = []
 
@@ -203,32 +239,69 @@ class _Training:
         if number % 10 == 0:
             self._tell()
 
-    def run(self, cases: Sequence[Prepared], budget: Budget, start: Path | None) -> None:
+    def run(
+        self, cases: Sequence[Prepared], budget: Budget, start: Path | None, state: dict[str, Any] | None = None
+    ) -> None:
+        """Learn until the budget is used, from `start` or on from a saved state."""
         self._trained_from = time.monotonic()
         self._network = build(self._recipe)
         peak = self._recipe.fit.learning_rate
-        weights = start or (Path(self._recipe.network.weights) if self._recipe.network.weights else None)
-        if weights:
-            load_weights(self._network, weights)
+        if start:
+            load_weights(self._network, start)
             peak *= _FROM_CHAMPION
         self._network.to(self._device).train()
         self._average = Average(self._network, self._recipe.fit.ema)
         self._optimiser = torch.optim.AdamW(self._network.parameters(), lr=peak, weight_decay=_WEIGHT_DECAY)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=self._device.type == "cuda")
-        source = PatchSource(self._recipe, cases, self._seed)
-        augment = Augment(self._recipe, torch.Generator().manual_seed(self._seed))
+        self._source = PatchSource(self._recipe, cases, self._seed)
+        self._augment = Augment(self._recipe, torch.Generator().manual_seed(self._seed))
+        if state:
+            self._go_on(state)
         while True:
             self._stop_if_cancelled()
             self._share = budget.share(self._step, time.monotonic() - self._trained_from)
+            if self._checkpoint and self._checkpoint.due(last=self._share >= 1):  # the last one for the measuring
+                self._checkpoint.save(self._state)
             if self._share >= 1:
                 return
             for group in self._optimiser.param_groups:
                 group["lr"] = peak * peak_share(self._share)
-            self._note(self._learn(source.next(), augment))
+            self._note(self._learn(self._source.next()))
 
-    def _learn(self, batch: Batch, augment: Augment) -> float:
+    def _state(self) -> dict[str, Any]:
+        """All that the next step depends on, for `_go_on`."""
+        return {
+            "network": self._network.state_dict(),
+            "average": self._average.state(),
+            "optimiser": self._optimiser.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "source": self._source.state(),
+            "augment": self._augment.state(),
+            "torch": torch.random.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None,
+            "books": {"step": self._step, "bad": self._bad, "losses": self._losses},
+            "seconds": time.monotonic() - self._trained_from,
+        }
+
+    def _go_on(self, state: dict[str, Any]) -> None:
+        self._network.load_state_dict(state["network"])
+        self._average.go_on(state["average"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._scaler.load_state_dict(state["scaler"])
+        self._source.go_on(state["source"])
+        self._augment.go_on(state["augment"])
+        torch.random.set_rng_state(state["torch"])
+        if state["cuda"] is not None:
+            torch.cuda.set_rng_state(state["cuda"], self._device)
+        books = state["books"]
+        self._step, self._bad, self._losses = books["step"], books["bad"], books["losses"]
+        self._trained_from = time.monotonic() - state["seconds"]
+        self._resumed = self._step
+        logger.info("the training of %s goes on at step %d", self._recipe.name, self._step)
+
+    def _learn(self, batch: Batch) -> float:
         """One step; its loss, NaN where the step was skipped."""
-        image, label = augment(batch.image.to(self._device), batch.label.to(self._device))
+        image, label = self._augment(batch.image.to(self._device), batch.label.to(self._device))
         self._optimiser.zero_grad(set_to_none=True)
         with torch.autocast(self._device.type, enabled=self._device.type == "cuda"):
             logits = self._network(image)
@@ -298,6 +371,7 @@ class _Training:
             losses=tuple(_mean(losses) for losses in self._losses),
             skipped=tuple(skipped),
             used=tuple(sorted(prepared.case.row for prepared in cases)),
+            resumed=self._resumed,
         )
 
 

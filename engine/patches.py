@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,17 +35,26 @@ class PatchSource:
         self._patch = (*patch, 1) if recipe.dimension == 2 else patch
         self._flat = recipe.dimension == 2
         self._rng = np.random.default_rng(seed)
-        self._order = self._shuffled()
+        self._left: list[int] = []
 
-    def _shuffled(self) -> Iterator[Prepared]:
+    def state(self) -> str:
+        """Where in the stream it is, as JSON for `go_on`."""
+        return json.dumps({"rng": self._rng.bit_generator.state, "left": self._left})
+
+    def go_on(self, state: str) -> None:
+        """Continue where another source of the same recipe and cases was."""
+        found = json.loads(state)
+        self._rng.bit_generator.state, self._left = found["rng"], found["left"]
+
+    def _next_case(self) -> Prepared:
         """Every case once before any comes twice."""
-        while True:
-            for index in self._rng.permutation(len(self._cases)):
-                yield self._cases[index]
+        if not self._left:
+            self._left = self._rng.permutation(len(self._cases)).tolist()
+        return self._cases[self._left.pop(0)]
 
     def next(self) -> Batch:
         """The next batch."""
-        cases = [next(self._order) for _ in range(self._batch)]
+        cases = [self._next_case() for _ in range(self._batch)]
         pairs = [self._patch_of(case) for case in cases]
         return Batch(
             torch.from_numpy(np.stack([image for image, _ in pairs])),

@@ -16,9 +16,9 @@ import numpy as np
 from radloop.recipes.errors import BadInput, NotFound
 from radloop.recipes.preprocess import Preprocess
 from radloop.recipes.recipe import Recipe
-from radloop.studies.cases import Case
+from radloop.studies.cases import Case, read_label
 from radloop.studies.files import writing
-from radloop.studies.images import read_mask, read_study
+from radloop.studies.images import read_study
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def _prepare(recipe: Recipe, case: Case, folder: Path) -> Prepared:
 def _write(recipe: Recipe, case: Case, place: Path) -> None:
     chain = Preprocess(recipe)
     image, grid = chain.image(read_study(case.channels))
-    label = chain.label(read_mask(case.label), grid).numpy()
+    label = chain.label(read_label(case, recipe.labels), grid).numpy()
     with writing(f"the cache {place.parent}"):
         private = Path(mkdtemp(prefix=".making-", dir=place.parent))
         try:
@@ -144,6 +144,7 @@ def _digest(case: Case) -> str:
                 state = file.stat()
                 digest.update(f"{file.name}:{state.st_size}:{state.st_mtime_ns}".encode())
         digest.update(case.label.read_bytes())
+        digest.update("\0".join(case.ids).encode())
     except OSError as error:
         msg = f"study {case.study}: {Path(error.filename or case.label).name} cannot be read ({error.strerror})"
         raise NotFound(msg) from error

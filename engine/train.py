@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import monai
 import torch
 
-from radloop.engine.assess import CaseScore, assess, label_scores, patient_scores
-from radloop.engine.baseline import baseline_scores
+from radloop.engine.assess import CaseScore
 from radloop.engine.fit import Cancelled, FitReport, Progress, fit
-from radloop.engine.predictor import Predictor
-from radloop.evaluation.gate_rule import Decision, judge
+from radloop.engine.running import Run
+from radloop.engine.verdict import HeldOut, Verdict, opponents
+from radloop.evaluation.gate_rule import Decision
 from radloop.networks.topology import topology
 from radloop.recipes.errors import BadInput, Conflict
 from radloop.recipes.recipe import Recipe
+from radloop.registry.folders import WEIGHTS
+from radloop.registry.lineage import tainted
 from radloop.registry.registry import Registry
 from radloop.registry.version import CHALLENGER, FOLD, Version
 from radloop.studies.cases import Case, labelled_cases
@@ -53,7 +53,7 @@ class _Sides:
     """What a training learns from and what it is measured on."""
 
     train: list[Case]
-    held_out: list[Case]
+    held_out: HeldOut
     patients: dict[str, list[str]]
 
 
@@ -71,6 +71,7 @@ def train_version(
     device: str | torch.device | None = None,
     progress: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
+    run: Run | None = None,
 ) -> TrainOutcome:
     """Train a challenger from the champion, measure both on the same validation cases, and let the gate decide.
 
@@ -88,6 +89,7 @@ def train_version(
         device: `cpu` or `cuda`.
         progress: called after every step.
         cancelled: asked before every case and step; once true, nothing is published.
+        run: which training of the ledger it is; keeps a checkpoint, and goes on after a crash with the labels of then.
 
     Raises:
         Conflict: there is no label to train on.
@@ -95,9 +97,12 @@ def train_version(
         BadInput: no label can be read, or the budget or fold is not usable.
         NoSpace: a disk is full.
     """
-    registry, sides = Registry(home), _sides(studies, Ledger(home), recipe, only, fold)
+    registry, ledger = Registry(home), Ledger(home)
     champion = None if fold else registry.champion(recipe.name)
-    started_from = champion if champion and _same_network(champion.load_recipe(), recipe) else None
+    until = run.last_row if run else None
+    last_row = until or ledger.last_row()  # before the cases are read: what comes meanwhile is new to the next version
+    sides = _sides(studies, ledger, recipe, only, fold, champion, until)
+    started_from = _to_start_from(registry, ledger, champion, recipe)
     staged = registry.stage(recipe)
     try:
         report = fit(
@@ -113,11 +118,19 @@ def train_version(
             device=device,
             progress=progress,
             cancelled=cancelled,
+            checkpoint=run.checkpoint if run else None,
         )
-        verdict = _Verdict(recipe, sides, home.cache, device, cancelled)
-        verdict.measure(staged, champion, judged=fold is None)
+        against = opponents(registry, recipe.name, champion, sides.held_out.now)
+        verdict = Verdict(recipe, sides.train, sides.held_out, home.cache, device, lambda: _stop_if(cancelled, recipe))
+        verdict.measure(staged / WEIGHTS, against, judged=fold is None)
         asked = {"epochs": epochs, "minutes": minutes, "fold": list(fold) if fold else None, "seed": seed}
-        lineage = {"started_from": started_from.number if started_from else None}
+        lineage = {
+            "started_from": started_from.number if started_from else None,
+            "last_row": last_row,
+            "training": run.id if run else None,
+            "judged_against": champion.number if champion else None,
+            "reference": _reference(champion, verdict.decision),
+        }
         manifest = _manifest(sides, report, verdict, asked | lineage)
         _stop_if(cancelled, recipe)
         version = registry.publish(recipe, staged, manifest)
@@ -125,7 +138,8 @@ def train_version(
         registry.discard(staged)
         raise
     settled = _settle(registry, version, verdict.decision, champion.number if champion else None)
-    return TrainOutcome(settled, verdict.decision, report, tuple(verdict.scores))
+    scores = tuple(score for score in verdict.scores if score.row in {case.row for case in sides.held_out.now})
+    return TrainOutcome(settled, verdict.decision, report, scores)
 
 
 def _sides(
@@ -134,9 +148,11 @@ def _sides(
     recipe: Recipe,
     only: Collection[str] | None,
     fold: tuple[int, int] | None,
+    champion: Version | None,
+    until: int | None,
 ) -> _Sides:
     """Cases to learn from and to measure on."""
-    cases = labelled_cases(studies, ledger, recipe, SIDES)
+    cases = labelled_cases(studies, ledger, recipe, SIDES, until=until)
     train = [case for case in cases if case.side == "train"]
     held_out = [case for case in cases if case.side == "validation"]
     if fold:
@@ -157,61 +173,39 @@ def _sides(
         )
         raise Conflict(msg)
     patients = {"train": _patients(train), "validation" if not fold else "fold": _patients(held_out)}
-    return _Sides(train, held_out, patients)
+    before = None
+    if champion:
+        then = labelled_cases(studies, ledger, recipe, SIDES, until=_last_row(champion))
+        before = [case for case in then if case.side == "validation"]
+    return _Sides(train, HeldOut(held_out, before), patients)
 
 
-class _Verdict:
-    """The measurements of a challenger and what the gate makes of them."""
+def _last_row(version: Version) -> int:
+    """The newest label row when a version's training began; versions of older releases name only those they used."""
+    manifest = version.manifest
+    used = [*manifest.get("labels", ()), *manifest.get("held_out_labels", ())]
+    return int(manifest.get("last_row") or max(used, default=0))
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        sides: _Sides,
-        cache: Path,
-        device: str | torch.device | None,
-        cancelled: Callable[[], bool],
-    ) -> None:
-        self._recipe, self._sides, self._cache = recipe, sides, cache
-        self._device, self._cancelled = device, cancelled
-        self.scores: list[CaseScore] = []
-        self.held_out: dict[str, float] = {}
-        self.champion: dict[str, float] | None = None
-        self.baseline: dict[str, float] = {}
-        self.skipped: list[tuple[str, str]] = []
-        self.decision: Decision | None = None
-        self.seconds = 0.0
 
-    def measure(self, staged: Path, champion: Version | None, *, judged: bool) -> None:
-        """Score the staged version, and the champion on the same cases, then ask the gate."""
-        begun = time.monotonic()
-        self.scores = self._assess(Predictor(self._recipe, staged / "model.pt", self._device))
-        self.held_out = patient_scores(self.scores)
-        theirs: list[CaseScore] = []
-        if champion:
-            theirs = self._assess(Predictor(champion.load_recipe(), champion.weights, self._device))
-            self.champion = patient_scores(theirs)
-        self.baseline = baseline_scores(self._recipe, self._sides.train, self._sides.held_out, self._cache)
-        if judged:
-            self.decision = judge(
-                self.held_out,
-                self.champion,
-                self.baseline,
-                self._recipe.gate.margin,
-                challenger_labels=label_scores(self.scores),
-                champion_labels=label_scores(theirs),
-            )
-        self.seconds = time.monotonic() - begun
+def _to_start_from(registry: Registry, ledger: Ledger, champion: Version | None, recipe: Recipe) -> Version | None:
+    """The champion, where its weights fit and nothing that it learned from was retracted since."""
+    if champion is None or not _same_network(champion.load_recipe(), recipe):
+        return None
+    if champion.number in {version.number for version in tainted(registry, ledger, recipe.name)}:
+        logger.info("%s version %d learned from labels retracted since; starting anew", recipe.name, champion.number)
+        return None
+    return champion
 
-    def _assess(self, predictor: Predictor) -> list[CaseScore]:
-        found = assess(
-            predictor, self._sides.held_out, lambda _: _stop_if(self._cancelled, self._recipe), surfaces=False
-        )
-        self.skipped += [skip for skip in found.skipped if skip not in self.skipped]
-        return list(found.scores)
+
+def _reference(champion: Version | None, decision: Decision | None) -> int | None:
+    """The version whose level the next challengers must keep; None: the new version itself, shown to be better."""
+    if champion is None or decision is None or decision.superior:
+        return None
+    return champion.manifest.get("reference") or champion.number
 
 
 def _settle(registry: Registry, version: Version, decision: Decision | None, over: int | None) -> Version:
-    """Promote or reject, as the gate decided; a fold and a version that waits for a person stay as they are.
+    """Promote, reject or hold for a person, as the gate decided; a fold stays as it is.
 
     It is promoted only over the champion that it was judged against; after a rollback meanwhile it waits for a person.
     """
@@ -224,25 +218,22 @@ def _settle(registry: Registry, version: Version, decision: Decision | None, ove
         except Conflict as error:
             logger.warning("%s version %d waits for a person: %s", version.recipe, version.number, error)
             return version
-    return version if decision.held else registry.reject(version, decision.reason)
+    return (registry.hold if decision.held else registry.reject)(version, decision.reason)
 
 
-def _manifest(sides: _Sides, report: FitReport, verdict: _Verdict, asked: dict[str, Any]) -> dict[str, Any]:
-    held_out = {case.row for case in sides.held_out}
+def _manifest(sides: _Sides, report: FitReport, verdict: Verdict, asked: dict[str, Any]) -> dict[str, Any]:
     return {
         **asked,
         "labels": list(report.used),
-        "held_out_labels": sorted(held_out),
+        "held_out_labels": sorted(case.row for case in sides.held_out.every),
         "patients": sides.patients,
         "skipped": [{"study": study, "reason": reason} for study, reason in (*report.skipped, *verdict.skipped)],
         "epochs_done": report.epochs,
         "steps": report.steps,
         "losses": list(report.losses),
         "seconds": {"fit": report.seconds, "measure": verdict.seconds},
-        "held_out": verdict.held_out,
-        "champion": verdict.champion,
-        "baseline": verdict.baseline,
-        "gate": verdict.decision.as_dict() if verdict.decision else {},
+        **verdict.shown(),
+        "gate": verdict.gate(),
         "state": CHALLENGER if verdict.decision else FOLD,
         "torch": str(torch.__version__),
         "monai": str(monai.__version__),

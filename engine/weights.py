@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -67,6 +68,17 @@ class Average:
         decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
         self._steps += 1
         torch._foreach_lerp_(self._mean, [p.detach() for p in self._network.parameters()], 1 - decay)
+
+    def state(self) -> dict[str, Any]:
+        """The average and how many steps it has seen, for `go_on`."""
+        return {"steps": self._steps, "mean": [mean.cpu() for mean in self._mean]}
+
+    @torch.no_grad()
+    def go_on(self, state: dict[str, Any]) -> None:
+        """Continue where another average of the same network was."""
+        self._steps = state["steps"]
+        for mean, saved in zip(self._mean, state["mean"], strict=True):
+            mean.copy_(saved)
 
     @torch.no_grad()
     def store(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -94,9 +94,12 @@ class Gate(Part):
         margin: how much worse (in the recipe's metric, Dice for masks) still counts as not worse.
         first_model_after: labels before a first model is trained.
         retrain_after: new labels that start a training by themselves; 0 never does.
+        label_margins: label -> margin of its own, where one label may fall further, or less far, than the mean over
+            labels; `margin` for the others.
     """
 
     margin: float = Field(default=0.02, gt=0, lt=1)
+    label_margins: dict[str, Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=dict)
     first_model_after: int = Field(default=5, ge=1)
     retrain_after: int = Field(default=0, ge=0)
 
@@ -210,6 +213,9 @@ def _ranges(recipe: Recipe) -> Iterator[Disagreement]:
     if len(set(axes)) != len(axes) or not set(axes) <= set(range(recipe.dimension)):
         text = f"fit.mirror is {list(axes)}; axes are 0..{recipe.dimension - 1}, each once"
         yield Disagreement((("fit", "mirror"), ("dimension",)), text)
+    for name in recipe.gate.label_margins.keys() - recipe.labels.keys():
+        text = f"gate.label_margins names {name!r}, which is no label; labels are {', '.join(recipe.labels)}"
+        yield Disagreement((("gate", "label_margins"), ("labels",)), text)
     names = recipe.channels
     if not names or len(set(names)) != len(names):
         yield Disagreement((("channels",),), f"channels is {list(names)}; give at least one name, each once")

@@ -25,6 +25,7 @@ from radloop.registry.version import (
     CHALLENGER,
     DAMAGED,
     FOLD,
+    HELD,
     INTERRUPTED,
     PROVISIONAL,
     REJECTED,
@@ -107,13 +108,13 @@ class Registry:
             over: number of the champion that it was judged against, None for none; `ANY` does not ask.
 
         Raises:
-            Conflict: it was rejected or interrupted (`rollback` to its number serves it all the same), is of a fold,
-                its files are damaged, or another version than `over` serves by now.
+            Conflict: it was held, rejected or interrupted (`rollback` to its number serves it all the same), is of a
+                fold, its files are damaged, or another version than `over` serves by now.
             NotFound: there is no such version.
         """
         recipe, number = version.recipe, version.number
         current = self.version(recipe, number)
-        if current.state in (REJECTED, INTERRUPTED):
+        if current.state in (HELD, REJECTED, INTERRUPTED):
             why = f" ({current.reason})" if current.reason else ""
             serve = f"`radloop model rollback {recipe} {number}`"
             msg = f"{recipe} version {number} is {current.state}{why}; to serve it all the same say {serve}"
@@ -177,6 +178,14 @@ class Registry:
         """
         return self.set_state(version, REJECTED, reason)
 
+    def hold(self, version: Version, reason: str) -> Version:
+        """Keep a version that a person must decide on, with the reason; `rollback` to its number lets it serve.
+
+        Raises:
+            Conflict: it serves now.
+        """
+        return self.set_state(version, HELD, reason)
+
     def set_state(self, version: Version, state: str, reason: str = "") -> Version:
         """Write a version's state and its reason; the state of the one that serves is the alias's matter.
 
@@ -184,13 +193,13 @@ class Registry:
             BadInput: the state is not one that can be given.
             Conflict: the version serves now and the state forbids that.
         """
-        given = (CHALLENGER, PROVISIONAL, REJECTED, FOLD)
+        given = (CHALLENGER, PROVISIONAL, HELD, REJECTED, FOLD)
         if state not in given:
             msg = f"state {state!r} cannot be given; allowed are {', '.join(given)} (use promote or rollback to serve)"
             raise BadInput(msg)
         with self._locked():
             entry = self._entry(version.recipe, version.number)
-            if state in (REJECTED, FOLD) and self._store.champion(version.recipe) == version.number:
+            if state in (HELD, REJECTED, FOLD) and self._store.champion(version.recipe) == version.number:
                 msg = f"{version.recipe} version {version.number} serves now; roll back before it becomes {state}"
                 raise Conflict(msg)
             self._store.tag(version.recipe, entry.key, {"state": state, "reason": reason})

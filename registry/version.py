@@ -20,6 +20,8 @@ CHAMPION = "champion"
 """Serves."""
 FORMER = "former"
 """Served once."""
+HELD = "held"
+"""Waits for a person, with the reason; serves only by explicit number."""
 REJECTED = "rejected"
 """Kept with its reason; serves only by explicit number."""
 FOLD = "fold"
@@ -28,7 +30,7 @@ INTERRUPTED = "interrupted"
 """Found complete on disk after a crash before it was registered; serves only by explicit number."""
 DAMAGED = "damaged"
 """Registered, but its files are gone or cannot be read; never serves."""
-STATES = (CHALLENGER, PROVISIONAL, CHAMPION, FORMER, REJECTED, FOLD, INTERRUPTED, DAMAGED)
+STATES = (CHALLENGER, PROVISIONAL, CHAMPION, FORMER, HELD, REJECTED, FOLD, INTERRUPTED, DAMAGED)
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,6 @@ def _state(tags: Mapping[str, str], serves: bool, judged_provisionally: bool) ->
     given = tags.get("state", CHALLENGER)
     if serves:
         return PROVISIONAL if given == PROVISIONAL or judged_provisionally else CHAMPION
-    if given in (CHALLENGER, PROVISIONAL):
-        return FORMER if tags.get("promoted") else CHALLENGER
+    if given in (CHALLENGER, PROVISIONAL, HELD):
+        return FORMER if tags.get("promoted") else given if given == HELD else CHALLENGER
     return given

@@ -5,14 +5,17 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from monailabel.interfaces.tasks.strategy import Strategy
 
+from radloop.evaluation.gate_rule import FULL
 from radloop.recipes.errors import BadInput
 from radloop.studies.datastore_folder import FolderDatastore
-from radloop.studies.split import Split
+from radloop.studies.folder import Study
+from radloop.studies.sides import study_sides
+from radloop.studies.split import Side
 
 RESERVED_SECONDS = 600.0
 ANY = "any"
@@ -22,16 +25,20 @@ HELD_OUT_EVERY = 5  # one study in five from the held-out sides, so that their f
 class RandomDraw(Strategy):
     """Draws at random among studies without a label, then among those that some recipe has no label of.
 
-    Proposals do not count as labels.
+    Proposals do not count as labels. Where the gate could not judge a recipe's last version for want of held-out
+    labels, a study of a validation-side patient is drawn until there are enough.
 
     Args:
         recipes: names of those served, for viewers to choose from.
         seed: makes the draw repeatable; by default it is not.
+        needed: how many more held-out patients the gate asked for when it judged a recipe last.
     """
 
-    def __init__(self, recipes: Sequence[str] = (), seed: int | None = None) -> None:
+    def __init__(
+        self, recipes: Sequence[str] = (), seed: int | None = None, needed: Callable[[str], int] = lambda _: 0
+    ) -> None:
         super().__init__("a random study without a label, one in five from the held-out patients")
-        self._recipes = tuple(recipes)
+        self._recipes, self._needed = tuple(recipes), needed
         self._random = random.Random(seed)
         self._lock = threading.Lock()
         self._offered: dict[str, tuple[str, float]] = {}
@@ -49,18 +56,25 @@ class RandomDraw(Strategy):
             datastore: the studies.
 
         Returns:
-            `{"id": ...}`, or an empty dict where every study is labelled or being read by somebody else.
+            `{"id": ...}`, with `reason` where the gate needs the study, or an empty dict where every study is labelled
+            or being read by somebody else.
         """
         client = str(request.get("client_id") or "unknown")
         studies = datastore.folder.studies()
         tiers = _tiers(list(studies), datastore, request.get("recipe"))
-        sides = Split(datastore.ledger).assign(study.patient for study in studies.values())
+        sides = study_sides(studies, datastore.ledger)
+        wanted = self._wanted(studies, sides, datastore, request.get("recipe"))
         with self._lock:
             free, tier = self._free(tiers, client)
             if not free:
                 return {}
-            held_out = [i for i in free if sides[studies[i].patient] != "train"]
-            training = [i for i in free if sides[studies[i].patient] == "train"]
+            for recipe, unread in wanted.items():
+                chosen = self._random.choice([i for i in free if i in unread] or [""])
+                if chosen:
+                    self._offered[chosen] = (client, time.monotonic())
+                    return {"id": chosen, "reason": f"the gate needs held-out labels of {recipe} to judge a version"}
+            held_out = [i for i in free if sides.get(i) != "train"]
+            training = [i for i in free if sides.get(i) == "train"]
             turn = len(studies) - len(tier) + len(self._offered.keys() & set(tier))
             first, second = (
                 (held_out, training) if turn % HELD_OUT_EVERY == HELD_OUT_EVERY - 1 else (training, held_out)
@@ -68,6 +82,21 @@ class RandomDraw(Strategy):
             chosen = self._random.choice(first or second)
             self._offered[chosen] = (client, time.monotonic())
         return {"id": chosen}
+
+    def _wanted(
+        self, studies: Mapping[str, Study], sides: Mapping[str, Side], datastore: FolderDatastore, asked: str | None
+    ) -> dict[str, set[str]]:
+        """Recipe -> unread studies of validation-side patients, where the gate lacks held-out labels."""
+        found = {}
+        for recipe in [asked] if asked in self._recipes else self._recipes:
+            if not self._needed(recipe):
+                continue
+            labelled = datastore.labelled(recipe)
+            held_out = {i for i in studies if sides.get(i) == "validation"}
+            patients = {studies[i].patient for i in held_out & set(labelled)}
+            if len(patients) < FULL:
+                found[recipe] = {i for i in held_out - set(labelled) if studies[i].patient not in patients}
+        return found
 
     def _free(self, tiers: Sequence[list[str]], client: str) -> tuple[list[str], list[str]]:
         """Studies that nobody was offered lately, and their tier; those of the client itself when nothing is left."""

@@ -11,10 +11,9 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 
 from radloop.evaluation.metrics import dice
 from radloop.recipes.errors import RadloopError
-from radloop.recipes.recipe import Recipe
-from radloop.studies.cases import Case, labelled_cases
+from radloop.studies.cases import Case, labelled_cases, read_label
 from radloop.studies.datastore_folder import FolderDatastore
-from radloop.studies.images import read_mask, read_study
+from radloop.studies.images import read_study
 from radloop.studies.split import SIDES
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ class DiceScoring(ScoringMethod):
             predictor = self._predictor(version)
             for case in labelled_cases(datastore.folder, datastore.ledger, recipe, SIDES):
                 try:
-                    value = _score(predictor, recipe, case)
+                    value = _score(predictor, case)
                 except RadloopError as error:
                     logger.warning("%s is not scored: %s", case.study, error)
                     continue
@@ -68,9 +67,10 @@ class DiceScoring(ScoringMethod):
         return found
 
 
-def _score(predictor: Predictor, recipe: Recipe, case: Case) -> float | None:
+def _score(predictor: Predictor, case: Case) -> float | None:
     answer = predictor.predict(read_study(case.channels)).mask
-    label = read_mask(case.label).array[0]
-    ids = [recipe.labels[name] for name in case.names]
+    labels = predictor.recipe.labels  # of the version, which may be older than the recipe of now
+    label = read_label(case, labels).array[0]
+    ids = [labels[name] for name in case.names if name in labels]
     values = [v for v in dice(answer, label, ids).values() if v is not None]
     return round(fmean(values), 4) if values else None

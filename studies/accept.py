@@ -6,15 +6,14 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from radloop.recipes.errors import RadloopError
+from radloop.recipes.errors import Conflict, RadloopError
 from radloop.recipes.recipe import Recipe
 from radloop.studies.fitting import Fitted, LabelInfo, fit_mask
 from radloop.studies.folder import StudiesFolder, Study
 from radloop.studies.images import read_mask
-from radloop.studies.intake import Problem, keep, rescue, sync_view
+from radloop.studies.intake import Problem, keep, rescue, show_newest, sync_view
 from radloop.studies.ledger import Ledger
 from radloop.studies.rows import AuthorKind, LabelRow, Origin, State
-from radloop.studies.view import View
 
 __all__ = ["Problem", "accept_label", "sync_view"]
 
@@ -62,10 +61,11 @@ def accept_label(
     fitted = fit_mask(study, recipe, Path(file), label_info, others, values, shown=bool(shown_version))
     said = None
     if state == "final" and champion_found is not None and not fitted.mask.any():
-        said = _said_before(ledger, study, recipe, author, fitted)
+        said = _said_before(folder, ledger, study, recipe, author, fitted)
         doubt = "" if said else _doubt(champion_found, study.id)
         state, note = ("held", note or doubt) if doubt else (state, note)
-    rescue(folder, ledger, [recipe, *(r for r in others if r.name != recipe.name)], study)
+    recipes = [recipe, *(r for r in others if r.name != recipe.name)]
+    rescue(folder, ledger, recipes, study)
     if said and said.state == "held":
         row = ledger.confirm(said.id, note="confirmed by sending it again")
     else:
@@ -83,14 +83,16 @@ def accept_label(
         )
     if row.state == "final":
         try:
-            View(folder, ledger).show(row)
+            show_newest(folder, ledger, recipes, study)
         except RadloopError as error:
             # The label is safe; the view is made right at the next start.
             log.warning("label %d is kept, but labels/final does not show it yet: %s", row.id, error)
     return row
 
 
-def _said_before(ledger: Ledger, study: Study, recipe: Recipe, author: str, fitted: Fitted) -> LabelRow | None:
+def _said_before(
+    folder: StudiesFolder, ledger: Ledger, study: Study, recipe: Recipe, author: str, fitted: Fitted
+) -> LabelRow | None:
     """The author's newest word on a study, if it is this same empty mask: held still, or final already."""
     rows = ledger.history(study.id, recipe.name)
     followed = {row.parent: row.state for row in rows if row.state in ("final", "revoked")}
@@ -99,7 +101,10 @@ def _said_before(ledger: Ledger, study: Study, recipe: Recipe, author: str, fitt
         return None
     if last.state == "held" and last.id in followed:  # somebody else confirmed it
         last = next(row for row in rows if row.parent == last.id and row.state == "final")
-    before = read_mask(ledger.file(last))
+    try:
+        before = read_mask(ledger.content(last, folder.final_dir))
+    except Conflict:  # damaged: nobody knows any more what was said
+        return None
     same = last.names == fitted.names and before.shape == fitted.mask.shape and not before.array.any()
     return last if same else None
 

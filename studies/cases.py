@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from radloop.recipes.errors import Conflict
 from radloop.recipes.recipe import Recipe
+from radloop.recipes.volume import Volume
 from radloop.studies.folder import StudiesFolder
+from radloop.studies.images import read_mask
 from radloop.studies.ledger import Ledger
-from radloop.studies.split import Side, Split
+from radloop.studies.sides import study_sides
+from radloop.studies.split import Side
 
 log = logging.getLogger(__name__)
 
@@ -23,10 +29,12 @@ class Case:
 
     Attributes:
         channels: as many as the recipe names, in its order.
-        label: mask with ids 1..N of the recipe, on the study's grid.
+        label: mask on the study's grid; read it with `read_label`.
         names: the recipe's labels that this label speaks for; another's absence means "not looked at".
         row: the ledger row of the label.
         blind: whether the reader gave it before seeing any model's answer.
+        ids: what the label's values 1..N mean, in their order; empty where they are the recipe's ids of now.
+        author: who gave it.
     """
 
     study: str
@@ -37,6 +45,8 @@ class Case:
     names: tuple[str, ...]
     row: int
     blind: bool
+    ids: tuple[str, ...] = ()
+    author: str = ""
 
 
 def labelled_cases(
@@ -45,19 +55,20 @@ def labelled_cases(
     recipe: Recipe,
     sides: Collection[Side] = _TRAINING,
     only: Collection[str] | None = None,
+    until: int | None = None,
 ) -> list[Case]:
     """The studies with a current label of a recipe, sorted by study id.
 
     Args:
         sides: which sides of the patient split.
         only: at most these study ids.
+        until: with the labels as they were when the ledger's newest row was this one; what was retracted since is
+            left out.
     """
     studies = folder.studies()
-    rows = ledger.current(recipe.name)
-    split = Split(ledger)
+    rows = ledger.current(recipe.name, until)
     # Those with a label first: among themselves they fill every side, so that held-out ones can be measured on.
-    side_of = split.assign(studies[study_id].patient for study_id in rows if study_id in studies)
-    side_of |= split.assign(study.patient for study in studies.values())
+    side_of = study_sides(studies, ledger, rows)
     cases = []
     for study_id, row in sorted(rows.items()):
         if only is not None and study_id not in only:
@@ -66,8 +77,13 @@ def labelled_cases(
         if study is None:
             log.warning("label %d is left out: study %r is not in %s", row.id, study_id, folder.path.name)
             continue
-        side = side_of[study.patient]
-        if side not in sides:
+        side = side_of.get(study_id)
+        if side is None or side not in sides:
+            continue
+        try:
+            label = ledger.content(row, folder.final_dir)
+        except Conflict as error:
+            log.warning("study %s is left out: %s", study_id, error)
             continue
         names = tuple(name for name in recipe.label_names if name in row.names)
         cases.append(
@@ -76,10 +92,34 @@ def labelled_cases(
                 patient=study.patient,
                 side=side,
                 channels=study.first_channels(len(recipe.channels)),
-                label=ledger.file(row),
+                label=label,
+                ids=row.ids,
                 names=names,
                 row=row.id,
                 blind=not row.shown_version,
+                author=row.author,
             )
         )
     return cases
+
+
+def read_label(case: Case, labels: Mapping[str, int]) -> Volume:
+    """A case's mask with the ids of `labels`, whatever ids it was written with; names that are not among them become 0.
+
+    Args:
+        labels: name -> id.
+
+    Raises:
+        BadImage: it cannot be read.
+        NotFound: it is gone.
+    """
+    return renumbered(read_mask(case.label), case.ids, labels)
+
+
+def renumbered(mask: Volume, ids: Sequence[str], labels: Mapping[str, int]) -> Volume:
+    """A mask whose values 1..N mean `ids`, with the ids of `labels`; as it is where nobody knows what they mean."""
+    if not ids or all(labels.get(name) == value for value, name in enumerate(ids, start=1)):
+        return mask
+    table = np.zeros(256, np.uint8)
+    table[1 : len(ids) + 1] = [labels.get(name, 0) for name in ids]
+    return Volume(table[mask.array.astype(np.uint8)], mask.affine)

@@ -2,20 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, DataError, OperationalError
 
-from radloop.recipes.errors import Conflict, NoSpace
-from radloop.studies.tables import REVISION
+from radloop.recipes.errors import BadInput, Conflict, NoSpace
+from radloop.studies import snapshots
+from radloop.studies.files import writing
+from radloop.studies.home import Home, database_url
+from radloop.studies.tables import REVISION, settings
 
 _FULL = ("disk is full", "readonly database", "unable to open database", "disk i/o error", "no space left")
+_DAMAGED = ("malformed", "not a database")
 _READ = "radloop_read"
 _LOCK = 20260114  # any number, the same in every process
+
+
+def open_ledger(home: Home) -> Database:
+    """The ledger's database of a home, made where the home never had one.
+
+    Raises:
+        NoSpace: it cannot be made or brought up to date for want of space or permission.
+        Conflict: it is missing, damaged, another home's, or newer than this radloop; nothing was changed.
+        BadInput: RADLOOP_LEDGER is no address of a database that can be used.
+    """
+    file = home.ledger_file
+    if file is not None:
+        _look_at(home, file)
+    database = Database(home.ledger_url, partial(snapshots.take, home), partial(snapshots.advice, home))
+    database.bring_up_to_date(may_create=not home.had_ledger)
+    ledger_id = database.identify(home.ledger_id)
+    if not home.ledger_id:
+        home.remember(ledger_id)
+    elif ledger_id != home.ledger_id:
+        msg = f"the database is not the ledger that {home.path} had; set RADLOOP_LEDGER right, or give another --home"
+        raise Conflict(msg)
+    return database
+
+
+def _look_at(home: Home, file: Path) -> None:
+    """Nothing is made where a ledger was, and a damaged one is not opened for writing."""
+    if not file.is_file():
+        if home.had_ledger:
+            msg = f"the ledger {file} is gone; {snapshots.advice(home)}"
+            raise Conflict(msg)
+        return
+    with writing(file.name):
+        # An empty file is a home's that was killed before it remembered anything.
+        wrong = snapshots.damage(file) if file.stat().st_size or home.had_ledger else ""
+    if wrong:
+        msg = f"the ledger {file} is damaged ({wrong}); {snapshots.advice(home)}"
+        raise Conflict(msg)
 
 
 class Database:
@@ -23,30 +67,44 @@ class Database:
 
     Args:
         url: SQLAlchemy URL.
+        keep: called before tables that are there change.
+        advice: says what to do when the file turns out to be damaged.
 
     Raises:
-        NoSpace: the database cannot be made or brought up to date for want of space or permission.
-        Conflict: the database is newer than this radloop.
+        BadInput: nothing here can speak to such a database.
     """
 
-    def __init__(self, url: str) -> None:
-        arguments = {"timeout": 30} if url.startswith("sqlite") else {}
-        self._engine = sa.create_engine(url, connect_args=arguments)
-        if self._engine.dialect.name == "sqlite":
+    def __init__(
+        self, url: str, keep: Callable[[], object] = lambda: None, advice: Callable[[], str] = lambda: "restore it"
+    ) -> None:
+        self._keep, self._advice = keep, advice
+        address = database_url(url)
+        sqlite = address.get_backend_name() == "sqlite"
+        try:
+            # A server that was restarted is found again, instead of one refusal for each connection that was open.
+            self._engine = sa.create_engine(
+                address, connect_args={"timeout": 30} if sqlite else {}, pool_pre_ping=not sqlite
+            )
+        except (ModuleNotFoundError, sa.exc.NoSuchModuleError) as error:
+            msg = f"RADLOOP_LEDGER names {address.drivername}, which is not there ({error}); "
+            msg += "write postgresql+psycopg://... and install it with `pip install 'radloop[postgres]'`"
+            raise BadInput(msg) from error
+        if sqlite:
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
             sa.event.listen(self._engine, "begin", _begin_sqlite)
-        self._migrate()
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A connection that sees one state of the database and waits for no writer."""
-        with _named_errors(), self._engine.connect() as plain:
+        with _named_errors(self._advice), self._engine.connect() as plain:
+            if self._engine.dialect.name == "postgresql":
+                plain = plain.execution_options(isolation_level="REPEATABLE READ")
             yield plain.execution_options(**{_READ: True})
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """A transaction, committed at the end of the block; only one runs at a time, whatever the process."""
-        with _named_errors(), self._engine.begin() as connection:
+        with _named_errors(self._advice), self._engine.begin() as connection:
             if self._engine.dialect.name == "postgresql":
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
             yield connection
@@ -60,10 +118,38 @@ class Database:
             return None
         return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
 
-    def _migrate(self) -> None:
+    def identify(self, ledger_id: str = "") -> str:
+        """What tells this ledger from every other; `ledger_id`, or a new one, where it has none yet."""
+        query = sa.select(settings.c.value).where(settings.c.key == "ledger")
         with self.read() as connection:
-            if self._revision(connection) == REVISION:
-                return
+            found = connection.execute(query).scalar()
+        if found is None:
+            with self.write() as connection:
+                found = connection.execute(query).scalar()
+                if found is None:
+                    found = ledger_id or uuid.uuid4().hex
+                    connection.execute(settings.insert().values(key="ledger", value=found))
+        return str(found)
+
+    def bring_up_to_date(self, may_create: bool = True) -> None:
+        """Make the tables, or change those of an older release, in one transaction.
+
+        Args:
+            may_create: whether there may be no tables yet.
+
+        Raises:
+            NoSpace: the disk is full or read-only; the database is as it was.
+            Conflict: the database is empty but must not be, or is newer than this radloop.
+        """
+        with self.read() as connection:
+            found = self._revision(connection)
+        if found == REVISION:
+            return
+        if found is None and not may_create:
+            msg = f"the ledger is empty, but this home had one; {self._advice()}"
+            raise Conflict(msg)
+        if found is not None and found < REVISION:
+            self._keep()
         # Imported late: most starts find the tables up to date.
         from alembic import command
         from alembic.config import Config
@@ -96,15 +182,30 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 
 
 @contextmanager
-def _named_errors() -> Iterator[None]:
+def _named_errors(advice: Callable[[], str]) -> Iterator[None]:
     try:
         yield
+    except DataError as error:
+        msg = f"the ledger does not take this: {_text(error)}; give shorter or plainer text"
+        raise BadInput(msg) from error
     except OperationalError as error:
-        text = " ".join(str(error.orig).split())
+        text = _text(error)
         if any(sign in text.lower() for sign in _FULL):
             msg = f"cannot write the ledger: {text}; free some space or allow writing, then send it again"
             raise NoSpace(msg) from error
         if "locked" in text.lower():
             msg = "the ledger is busy: another process has held it for 30 seconds; try again"
             raise Conflict(msg) from error
+        if not isinstance(error.orig, sqlite3.Error):
+            msg = f"the ledger's database does not answer: {text}; start it, or set RADLOOP_LEDGER right"
+            raise Conflict(msg) from error
         raise
+    except DatabaseError as error:
+        if not any(sign in _text(error).lower() for sign in _DAMAGED):
+            raise
+        msg = f"the ledger is damaged ({_text(error)}); {advice()}"
+        raise Conflict(msg) from error
+
+
+def _text(error: DatabaseError) -> str:
+    return " ".join(str(error.orig).split())

@@ -20,6 +20,7 @@ import numpy as np
 from radloop.recipes.errors import BadInput, Conflict, RadloopError
 from radloop.recipes.recipe import Recipe
 from radloop.recipes.volume import Volume
+from radloop.studies.cases import renumbered
 from radloop.studies.files import writing
 from radloop.studies.folder import StudiesFolder, Study, split_ending
 from radloop.studies.images import describe, mask_extension, read_mask, read_study, read_volume, same_place, write_mask
@@ -28,7 +29,8 @@ from radloop.studies.import_dicom import save_volume
 from radloop.studies.incoming import Progress
 from radloop.studies.ledger import LabelRow, Ledger
 from radloop.studies.nifti import save_nifti
-from radloop.studies.split import Side, Split
+from radloop.studies.sides import study_sides
+from radloop.studies.split import Side
 
 Format = Literal["nnunet", "msd", "folder"]
 
@@ -110,12 +112,15 @@ class _Export:
     def run(self, rows: dict[str, LabelRow], progress: Progress | None) -> None:
         studies = self.folder.studies()
         self.left_out += [(i, "labelled, but not in the studies folder") for i in sorted(set(rows) - set(studies))]
-        wanted = [studies[i] for i in sorted(set(rows) & set(studies))]
-        sides = Split(self.ledger).assign({study.patient for study in wanted})
+        labelled = {i: studies[i] for i in sorted(set(rows) & set(studies))}
+        sides = study_sides(labelled, self.ledger)
+        why = "its patient was known under another id, on another side of the split"
+        self.left_out += [(i, why) for i in labelled if i not in sides]
+        wanted = [study for i, study in labelled.items() if i in sides]
         for number, study in enumerate(wanted, start=1):
             try:
-                self._write(study, rows[study.id], sides[study.patient])
-                self.exported[study.id] = sides[study.patient]
+                self._write(study, rows[study.id], sides[study.id])
+                self.exported[study.id] = sides[study.id]
             except RadloopError as error:
                 self.left_out.append((study.id, str(error)))
             if progress:
@@ -129,7 +134,7 @@ class _Export:
             msg = f"its label speaks only for {', '.join(row.names) or 'nothing'}, not for {', '.join(silent)}"
             raise BadInput(msg)
         volume = read_study(study.first_channels(len(self.recipe.channels)))
-        mask = read_mask(self.ledger.file(row))
+        mask = renumbered(read_mask(self.ledger.content(row, self.folder.final_dir)), row.ids, self.recipe.labels)
         if not same_place(mask, volume):
             msg = f"its label has {describe(mask)}, its image {describe(volume)}"
             raise BadInput(msg)

@@ -59,7 +59,8 @@ class GivenLabels:
     def file(self, row: LabelRow) -> Path:
         """The file of a row: in `labels/final` if that shows this very content, else the ledger's own."""
         there = self._view.of_study(row.study) if row.state == FINAL else []
-        return next((file for file in there if checksum(file) == row.checksum), self._ledger.file(row))
+        shown = next((file for file in there if checksum(file) == row.checksum), None)
+        return shown or self._ledger.content(row, self._view.path)
 
     def seen(self) -> dict[str, str]:
         """Study -> name of its file in `labels/final`."""

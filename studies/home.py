@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
-from radloop.recipes.errors import BadInput, NoSpace, NotFound
-from radloop.studies.files import writing
+import sqlalchemy as sa
+
+from radloop.recipes.errors import BadInput, Conflict, NoSpace, NotFound
+from radloop.studies.files import write_whole, writing
+
+#: Grows when an older radloop could not use the home any more; 1 had no `home.json`.
+FORMAT = 2
 
 
 def is_url(studies: Path | str) -> bool:
@@ -17,13 +23,18 @@ def is_url(studies: Path | str) -> bool:
 class Home:
     """The folder of everything radloop remembers; its parts are made when first asked for.
 
+    Attributes:
+        ledger_id: which ledger it had, as `home.json` says; "" before the first one.
+
     Raises:
         NoSpace: a part cannot be made (disk full or read-only).
         BadInput: a file is where a folder must be.
+        Conflict: a newer radloop made it, or its `home.json` cannot be read.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path).expanduser().absolute()
+        self.ledger_id = self._remembered()
 
     @classmethod
     def find(cls, studies: Path | str, home: Path | str | None = None) -> Home:
@@ -49,6 +60,33 @@ class Home:
             msg = f"studies folder {folder} is read-only; say where state is kept with --home DIR or RADLOOP_HOME"
             raise NoSpace(msg)
         return cls(beside)
+
+    @property
+    def had_ledger(self) -> bool:
+        """Whether there must be a ledger: it is remembered, or labels lie here that only a ledger can name."""
+        labels = self.path / "labels"
+        return bool(self.ledger_id) or (labels.is_dir() and any(not f.name.startswith(".") for f in labels.iterdir()))
+
+    def remember(self, ledger_id: str) -> None:
+        """Write down which ledger this home has, so that an empty one is never taken for it."""
+        text = json.dumps({"format": FORMAT, "ledger": ledger_id}) + "\n"
+        write_whole(self._folder("") / "home.json", lambda file: _write(file, text))
+        self.ledger_id = ledger_id
+
+    def _remembered(self) -> str:
+        file = self.path / "home.json"
+        try:
+            said = json.loads(file.read_text(encoding="utf-8"))
+            found, ledger_id = int(said["format"]), str(said["ledger"])
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            msg = f"{file} cannot be read ({type(error).__name__}); put it back from a backup, or delete it if damaged"
+            raise Conflict(msg) from error
+        if found > FORMAT:
+            msg = f"the home {self.path} is of format {found}, this radloop knows {FORMAT}; update radloop"
+            raise Conflict(msg)
+        return ledger_id
 
     def _folder(self, name: str) -> Path:
         folder = self.path / name if name else self.path
@@ -101,6 +139,25 @@ class Home:
         return self._folder("view")
 
     @property
+    def snapshots(self) -> Path:
+        """Copies of the ledger, the newest few."""
+        return self._folder("snapshots")
+
+    @property
+    def damaged(self) -> Path:
+        """Files of the ledger that were found damaged, kept when others took their place."""
+        return self._folder("damaged")
+
+    @property
+    def ledger_file(self) -> Path | None:
+        """The ledger's SQLite file, there or not; None where it is in another database."""
+        given = os.environ.get("RADLOOP_LEDGER")
+        if not given:
+            return self.path / "ledger.db"
+        url = database_url(given)
+        return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+
+    @property
     def ledger_url(self) -> str:
         """SQLAlchemy URL of the ledger: RADLOOP_LEDGER, else SQLite in the home."""
         return os.environ.get("RADLOOP_LEDGER") or f"sqlite:///{self._folder('') / 'ledger.db'}"
@@ -109,3 +166,21 @@ class Home:
     def registry_db(self) -> Path:
         """SQLite file of the model registry."""
         return self._folder("") / "registry.db"
+
+
+def database_url(text: str) -> sa.URL:
+    """An SQLAlchemy URL.
+
+    Raises:
+        BadInput: it is none.
+    """
+    try:
+        return sa.make_url(text)
+    except sa.exc.ArgumentError as error:
+        # never the text: it may hold a password
+        msg = "RADLOOP_LEDGER is no database URL; write postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
+        raise BadInput(msg) from error
+
+
+def _write(file: Path, text: str) -> None:
+    file.write_text(text, encoding="utf-8")

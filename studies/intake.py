@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 from radloop.recipes.errors import BadLabel, NoSpace, NotFound, RadloopError
 from radloop.recipes.recipe import Recipe
+from radloop.studies.contents import mend
 from radloop.studies.files import writing
 from radloop.studies.fitting import Fitted, fit_mask, ids_in
 from radloop.studies.folder import StudiesFolder, Study, split_ending
@@ -60,7 +61,8 @@ def sync_view(folder: StudiesFolder, ledger: Ledger, recipes: Sequence[Recipe]) 
     """
     intake = Intake(folder, ledger, recipes)
     with _one_at_a_time(ledger):
-        problems = intake.take_all()
+        problems = [Problem(file, reason) for file, reason in mend(ledger, folder.final_dir, intake.view.path)]
+        problems += intake.take_all()
         shown = newest(ledger, recipes)
         for row in shown.values():
             problems += _attempt(ledger.file(row), partial(intake.view.show, row))
@@ -82,6 +84,20 @@ def rescue(folder: StudiesFolder, ledger: Ledger, recipes: Sequence[Recipe], stu
         for file in unknown():
             for problem in _attempt(file, partial(intake.take, study.id, file)):
                 log.warning("%s cannot be taken in and stays: %s", file.name, problem.reason)
+
+
+def show_newest(folder: StudiesFolder, ledger: Ledger, recipes: Sequence[Recipe], study: Study) -> None:
+    """Make the view show a study's newest label, also where somebody else gave one a moment later.
+
+    Raises:
+        BadLabel: a file that the ledger does not know is in the way; it is left there.
+        Conflict: the label's content is damaged; what is shown stays.
+        NoSpace: the view cannot be written.
+    """
+    with _one_at_a_time(ledger):
+        rows = [row for recipe in recipes if (row := ledger.latest(study.id, recipe.name))]
+        if rows:
+            View(folder, ledger).show(max(rows, key=lambda row: row.id))
 
 
 def keep(
@@ -117,6 +133,7 @@ def keep(
             file,
             ext,
             fitted.names,
+            ids=recipe.label_names,
             state=state,
             shown_version=shown_version,
             origin=origin,
@@ -217,7 +234,7 @@ class Intake:
             else:
                 fits, values = self._guessed(recipe, original, history)
             if fits:
-                file = self._ledger.file(original)
+                file = self._ledger.content(original, self.view.path)
                 fitted = fit_mask(study, recipe, file, others=self._recipes, values=values)
                 self._import(study, recipe, fitted, f"original {original.id}", None)
 
@@ -237,7 +254,7 @@ class Intake:
             return True, claimed
         if any(row.origin != "import" for one in first for row in self._ledger.history(recipe=one.recipe)):
             return False, None
-        present = ids_in(read_named_mask(self._ledger.file(original))[0].array[0])
+        present = ids_in(read_named_mask(self._ledger.content(original, self.view.path))[0].array[0])
         return present <= set(recipe.labels.values()), None
 
     def _import(self, study: Study, recipe: Recipe, fitted: Fitted, source: str, shown: LabelRow | None) -> None:
@@ -276,7 +293,9 @@ def _attempt(file: Path, step: Callable[[], None]) -> list[Problem]:
 
 @contextmanager
 def _one_at_a_time(ledger: Ledger) -> Iterator[None]:
-    """Two processes that start together must not import one file twice."""
-    with (ledger.home.cache / "view.lock").open("w") as handle:
+    """Two who look at the same files must not import one twice, nor show an older label over a newer one."""
+    with writing("view.lock"):
+        handle = (ledger.home.cache / "view.lock").open("w")
+    with handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -17,7 +17,8 @@ import sqlalchemy as sa
 
 from radloop.recipes.errors import BadInput, Conflict, NotFound
 from radloop.studies import rows, tables
-from radloop.studies.database import Database
+from radloop.studies.contents import Contents, put_aside
+from radloop.studies.database import open_ledger
 from radloop.studies.files import sync, write_whole, writing
 from radloop.studies.home import Home
 from radloop.studies.rows import (
@@ -59,11 +60,14 @@ class Ledger:
 
     Raises:
         NoSpace: the ledger cannot be made for want of space or permission.
+        Conflict: it is missing, damaged, another home's, or newer than this radloop.
+        BadInput: RADLOOP_LEDGER is no address of a database that can be used.
     """
 
     def __init__(self, home: Home) -> None:
         self.home = home
-        self.database = Database(home.ledger_url)
+        self.database = open_ledger(home)
+        self._contents = Contents(home)
 
     # Labels
 
@@ -77,6 +81,7 @@ class Ledger:
         ext: str,
         names: Sequence[str],
         *,
+        ids: Sequence[str] = (),
         state: State = "final",
         shown_version: str = "",
         origin: Origin = "reader",
@@ -89,6 +94,7 @@ class Ledger:
             content: the mask; it is copied.
             ext: its file ending, such as `.nii.gz`.
             names: the recipe's labels that were looked at.
+            ids: what the values 1..N in it mean, in their order: the recipe's labels of now.
 
         Raises:
             NoSpace: the disk is full or read-only; the ledger is as it was.
@@ -103,7 +109,8 @@ class Ledger:
             "shown_version": shown_version,
             "checksum": digest,
             "ext": ext,
-            "names": json.dumps(list(names), ensure_ascii=False),
+            "names": rows.as_json(names),
+            "ids": rows.as_json(ids),
             "state": state,
             "origin": origin,
             "note": note,
@@ -112,10 +119,14 @@ class Ledger:
             parent = connection.execute(rows.current(recipe, study)).first()
             return rows.append(connection, {**values, "parent": parent.id if parent else None})
 
-    def current(self, recipe: str) -> dict[str, LabelRow]:
-        """The newest final label of every study that is not retracted, by study id."""
+    def current(self, recipe: str, until: int | None = None) -> dict[str, LabelRow]:
+        """The newest final label of every study that is not retracted, by study id.
+
+        Args:
+            until: as if no row after this id had been given, but without what was retracted since.
+        """
         with self.database.read() as connection:
-            found = connection.execute(rows.current(recipe)).all()
+            found = connection.execute(rows.current(recipe, until=until)).all()
         return {row.study: rows.label_row(row) for row in found}
 
     def latest(self, study: str, recipe: str) -> LabelRow | None:
@@ -153,8 +164,23 @@ class Ledger:
         return rows.label_row(found)
 
     def file(self, row: LabelRow | Original) -> Path:
-        """The content of a row."""
-        return self.home.labels / f"{row.checksum}{row.ext}"
+        """Where the content of a row lies, whatever became of it; read what `content` gives."""
+        return self._contents.path(row)
+
+    def content(self, row: LabelRow | Original, *shown_in: Path) -> Path:
+        """The content of a row, as it was given; mended where it was altered or is gone and a copy is left.
+
+        Args:
+            shown_in: folders of final labels that may have a copy, such as `StudiesFolder.final_dir`.
+
+        Raises:
+            Conflict: it is damaged and there is no copy; names the study, the row and what to do.
+        """
+        return self._contents.find(row, shown_in)
+
+    def whole(self, row: LabelRow | Original) -> bool:
+        """Whether the content of a row is there as it was given; nothing is mended."""
+        return self._contents.whole(row)
 
     def revoke(
         self,
@@ -191,6 +217,20 @@ class Ledger:
                 raise NotFound(msg)
             live = [row for row in chosen if row.state != "revoked" and row.id not in gone]
             return [rows.follow(connection, row, "revoked", by or row.author, note) for row in live]
+
+    def retracted(self, recipe: str | None = None) -> set[int]:
+        """Ids of the rows that were retracted, of one recipe or of all."""
+        query = rows.revocations()
+        if recipe is not None:
+            query = query.where(_LABELS.c.recipe == recipe)
+        with self.database.read() as connection:
+            return {int(row.parent) for row in connection.execute(query)}
+
+    def last_retraction(self, recipe: str) -> int:
+        """Id of the newest row that retracts a label of a recipe; 0 where none does."""
+        query = sa.select(sa.func.max(_LABELS.c.id)).where(_LABELS.c.recipe == recipe, _LABELS.c.state == "revoked")
+        with self.database.read() as connection:
+            return connection.execute(query).scalar() or 0
 
     def confirm(self, row_id: int, author: str = "", note: str = "") -> LabelRow:
         """Make a held label final by appending a row.
@@ -235,12 +275,17 @@ class Ledger:
 
     # Trainings
 
-    def start_training(self, recipe: str, pid: int) -> int:
-        """Write down that a training began, and up to which label; gives its id."""
+    def last_row(self) -> int:
+        """Id of the newest label row; 0 in an empty ledger."""
+        with self.database.read() as connection:
+            return connection.execute(sa.select(sa.func.max(_LABELS.c.id))).scalar() or 0
+
+    def start_training(self, recipe: str, pid: int, request: str = "") -> int:
+        """Write down that a training began, up to which label, and what was asked for (JSON); gives its id."""
         with self.database.write() as connection:
             last = connection.execute(sa.select(sa.func.max(_LABELS.c.id))).scalar() or 0
             values = {"recipe": recipe, "pid": pid, "host": socket.gethostname(), "started": now()}
-            values |= {"finished": "", "state": "running", "note": "", "last_row": last}
+            values |= {"finished": "", "state": "running", "note": "", "last_row": last, "request": request}
             return rows.insert(connection, _TRAININGS, values)
 
     def finish_training(self, training_id: int, state: TrainingState, note: str = "") -> None:
@@ -256,18 +301,6 @@ class Ledger:
         with self.database.read() as connection:
             row = connection.execute(query).first()
         return Training(**row._mapping) if row else None
-
-    def mark_orphans(self) -> list[Training]:
-        """Mark trainings as orphaned whose process on this machine is gone; gives them."""
-        running = sa.select(_TRAININGS).where(
-            _TRAININGS.c.state == "running", _TRAININGS.c.host == socket.gethostname()
-        )
-        with self.database.read() as connection:
-            found = [Training(**row._mapping) for row in connection.execute(running)]
-        orphans = [training for training in found if not _alive(training)]
-        for training in orphans:
-            self.finish_training(training.id, "orphaned", "its process ended without a word")
-        return orphans
 
     def new_labels_since_last_training(self, recipe: str) -> int:
         """Studies whose current label is newer than the start of the recipe's last training."""
@@ -291,9 +324,9 @@ class Ledger:
             "checksum": self._store(Path(content), ext),
             "ext": ext,
             "names": "" if names is None else json.dumps(dict(names), ensure_ascii=False),
-            "time": now(),
         }
         with self.database.write() as connection:
+            values["time"] = rows.next_time(connection)
             return rows.original({**values, "id": rows.insert(connection, _ORIGINALS, values)})
 
     def originals(self, study: str | None = None) -> dict[str, Original]:
@@ -303,6 +336,12 @@ class Ledger:
             query = query.where(_ORIGINALS.c.study == study)
         with self.database.read() as connection:
             return {row.study: rows.original(dict(row._mapping)) for row in connection.execute(query)}
+
+    def every_original(self) -> list[Original]:
+        """Every file from elsewhere, oldest first."""
+        with self.database.read() as connection:
+            found = connection.execute(sa.select(_ORIGINALS).order_by(_ORIGINALS.c.id))
+            return [rows.original(dict(row._mapping)) for row in found]
 
     def contents(self) -> set[tuple[str, str]]:
         """Study id and checksum of everything that is kept; see `knows`."""
@@ -327,23 +366,14 @@ class Ledger:
         digest = checksum(content)
         target = self.home.labels / f"{digest}{ext}"
         with writing(target.name):
-            if target.is_file() and checksum(target) == digest:
-                sync(target)
-                return digest
+            if target.is_file():
+                if checksum(target) == digest:
+                    sync(target)
+                    return digest
+                put_aside(target)
             write_whole(target, lambda temporary: _copy(content, temporary), ext)
         return digest
 
 
 def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
-
-
-def _alive(training: Training) -> bool:
-    import psutil
-
-    try:
-        born = psutil.Process(training.pid).create_time()
-    except psutil.NoSuchProcess:
-        return False
-    # A process born after the training began has only inherited its number.
-    return born <= datetime.fromisoformat(training.started).timestamp() + 1

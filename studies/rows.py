@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from radloop.studies import tables
 State = Literal["final", "draft", "held", "revoked"]
 Origin = Literal["reader", "import", "proposal-accepted"]
 AuthorKind = Literal["self-declared", "import", "system"]
-TrainingState = Literal["running", "done", "failed", "cancelled", "orphaned"]
+TrainingState = Literal["running", "done", "failed", "cancelled"]
 
 _LABELS = tables.labels
 
@@ -36,6 +36,8 @@ class LabelRow:
         checksum: SHA-256 of the content.
         ext: the content's file ending, such as `.nii.gz`.
         names: the recipe's labels that the reader looked at.
+        ids: what the values 1..N in the content mean, in their order, whatever the recipe says by now; empty in rows of
+            older releases, whose values are the ids of the recipe.
     """
 
     id: int
@@ -50,6 +52,7 @@ class LabelRow:
     checksum: str
     ext: str
     names: tuple[str, ...]
+    ids: tuple[str, ...]
     state: str
     origin: str
     note: str
@@ -62,6 +65,7 @@ class Training:
     Attributes:
         started: UTC, ISO 8601; so is `finished`, empty while it runs.
         last_row: id of the newest label row when it started.
+        request: what was asked for (epochs, minutes, seed, ...), as JSON; empty in rows of older releases.
     """
 
     id: int
@@ -73,6 +77,7 @@ class Training:
     state: str
     note: str
     last_row: int
+    request: str
 
 
 @dataclass(frozen=True)
@@ -111,8 +116,12 @@ def revocations() -> sa.Select[Any]:
     return sa.select(_LABELS.c.parent).where(_LABELS.c.state == "revoked")
 
 
-def current(recipe: str, study: str | None = None) -> sa.Select[Any]:
-    """The newest final row of every study (or of one) that is not retracted, by study id."""
+def current(recipe: str, study: str | None = None, until: int | None = None) -> sa.Select[Any]:
+    """The newest final row of every study (or of one) that is not retracted, by study id.
+
+    Args:
+        until: only rows up to this id; a retraction counts whenever it came.
+    """
     gone = _LABELS.alias("gone")
     newest = sa.select(sa.func.max(_LABELS.c.id)).where(
         _LABELS.c.recipe == recipe,
@@ -121,6 +130,8 @@ def current(recipe: str, study: str | None = None) -> sa.Select[Any]:
     )
     if study is not None:
         newest = newest.where(_LABELS.c.study == study)
+    if until is not None:
+        newest = newest.where(_LABELS.c.id <= until)
     return sa.select(_LABELS).where(_LABELS.c.id.in_(newest.group_by(_LABELS.c.study))).order_by(_LABELS.c.study)
 
 
@@ -159,25 +170,46 @@ def insert(connection: sa.Connection, table: sa.Table, values: Mapping[str, Any]
     return int(key[0])
 
 
+def next_time(connection: sa.Connection) -> str:
+    """The time of a row about to be added: now, or a millisecond after the newest row where a clock was set back.
+
+    Asked inside the transaction that adds the row, so that times grow with ids.
+    """
+    newest = [
+        connection.execute(sa.select(table.c.time).order_by(table.c.id.desc()).limit(1)).scalar() or ""
+        for table in (_LABELS, tables.originals)
+    ]
+    last, time = max(newest), now()
+    return time if time > last else utc(datetime.fromisoformat(last) + timedelta(milliseconds=1))
+
+
 def append(connection: sa.Connection, values: dict[str, Any]) -> LabelRow:
-    """Add a row, its time taken now."""
-    # The time is taken inside the transaction, so that times grow with ids.
-    values = {**values, "time": now()}
+    """Add a row, later than every other."""
+    values = {**values, "time": next_time(connection)}
     row_id = insert(connection, _LABELS, values)
-    return LabelRow(**{**values, "id": row_id, "names": tuple(json.loads(values["names"]))})
+    return _as_row({**values, "id": row_id})
 
 
 def follow(connection: sa.Connection, row: LabelRow, state: State, author: str, note: str) -> LabelRow:
     """Add a row that retracts or confirms another."""
     values = {name: getattr(row, name) for name in LabelRow.__dataclass_fields__ if name not in ("id", "time")}
     values |= {"parent": row.id, "state": state, "author": author, "note": note}
-    return append(connection, {**values, "names": json.dumps(list(row.names), ensure_ascii=False)})
+    return append(connection, {**values, "names": as_json(row.names), "ids": as_json(row.ids)})
 
 
 def label_row(row: Any) -> LabelRow:
     """A row of the database as a value."""
-    values = dict(row._mapping)
-    return LabelRow(**{**values, "names": tuple(json.loads(values["names"]))})
+    return _as_row(dict(row._mapping))
+
+
+def as_json(names: Sequence[str]) -> str:
+    """Names as the ledger writes them."""
+    return json.dumps(list(names), ensure_ascii=False)
+
+
+def _as_row(values: dict[str, Any]) -> LabelRow:
+    lists = {key: tuple(json.loads(values[key] or "[]")) for key in ("names", "ids")}
+    return LabelRow(**{**values, **lists})
 
 
 def original(mapping: Mapping[Any, Any]) -> Original:

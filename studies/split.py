@@ -12,12 +12,13 @@ import hashlib
 import math
 import secrets
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, get_args
 
 import sqlalchemy as sa
 
 from radloop.recipes.errors import BadInput
+from radloop.studies import snapshots, tombstones
 from radloop.studies.ledger import Ledger, now
 from radloop.studies.tables import patients as PATIENTS
 from radloop.studies.tables import settings as SETTINGS
@@ -40,10 +41,16 @@ class Split:
 
     def __init__(self, ledger: Ledger, salt: str | None = None) -> None:
         self._database = ledger.database
+        self._home = ledger.home
         self._salt = salt
 
-    def assign(self, patients: Iterable[str]) -> dict[str, Side]:
+    def assign(self, patients: Iterable[str], inherit: Mapping[str, Side] | None = None) -> dict[str, Side]:
         """The sides of patients; those seen for the first time are drawn and stored.
+
+        One who was forgotten and comes back is on the side of before.
+
+        Args:
+            inherit: sides of patients that were known under another id; used where they are not stored yet.
 
         Raises:
             NoSpace: a new side cannot be stored.
@@ -51,7 +58,8 @@ class Split:
         wanted = sorted(set(patients))
         known = self.stored()
         if any(patient not in known for patient in wanted):
-            known = self._draw(wanted)
+            known = self._draw(wanted, inherit or {})
+            snapshots.attempt(self._home)
         return {patient: known[patient] for patient in wanted}
 
     def side(self, patient: str) -> Side:
@@ -63,17 +71,28 @@ class Split:
         with self._database.read() as connection:
             return {row.patient: row.side for row in connection.execute(sa.select(PATIENTS))}
 
+    def forgotten(self, ids: Iterable[str]) -> dict[str, Side]:
+        """Those of these patients and studies that were forgotten, with the side that they were on."""
+        with self._database.read() as connection:
+            salt = connection.execute(sa.select(SETTINGS.c.value).where(SETTINGS.c.key == "salt")).scalar()
+            return tombstones.sides(connection, str(salt or ""), ids)
+
     def folds(self, patients: Iterable[str], k: int) -> dict[str, int]:
         """See `folds`."""
         return folds(patients, k)
 
-    def _draw(self, wanted: list[str]) -> dict[str, Side]:
+    def _draw(self, wanted: list[str], inherit: Mapping[str, Side]) -> dict[str, Side]:
         # One transaction from reading to storing: a second process waits and then finds these sides.
         with self._database.write() as connection:
             known: dict[str, Side] = {row.patient: row.side for row in connection.execute(sa.select(PATIENTS))}
             new = [patient for patient in wanted if patient not in known]
             if new:
-                drawn = draw(new, Counter(known.values()), self._stored_salt(connection))
+                salt = self._stored_salt(connection)
+                drawn = {patient: inherit[patient] for patient in new if patient in inherit}
+                drawn |= tombstones.sides(connection, salt, new)
+                counts = Counter([*known.values(), *drawn.values()])
+                others = [patient for patient in new if patient not in drawn]
+                drawn |= draw(others, counts, salt)
                 time = now()
                 rows = [{"patient": patient, "side": side, "time": time} for patient, side in drawn.items()]
                 connection.execute(PATIENTS.insert(), rows)
@@ -86,6 +105,11 @@ class Split:
             salt = self._salt or secrets.token_hex(16)
             connection.execute(SETTINGS.insert().values(key="salt", value=salt))
         return str(salt)
+
+
+def first_of(sides: Collection[Side]) -> Side:
+    """The one of several former sides that decides: what may have been learned from is never held out."""
+    return min(sides, key=SIDES.index)
 
 
 def draw(new: Iterable[str], stored: Counter[Side], salt: str) -> dict[str, Side]:

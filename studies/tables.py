@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Column, Index, Integer, MetaData, String, Table, Text
 
 #: The newest revision in `migrations/versions`.
-REVISION = "0001"
+REVISION = "0002"
 
 metadata = MetaData()
 
@@ -25,6 +25,7 @@ labels = Table(
     Column("checksum", String(64), nullable=False),
     Column("ext", String(16), nullable=False),
     Column("names", Text, nullable=False),
+    Column("ids", Text, nullable=False),
     Column("state", String(16), nullable=False),
     Column("origin", String(32), nullable=False),
     Column("note", Text, nullable=False),
@@ -71,6 +72,7 @@ trainings = Table(
     Column("state", String(16), nullable=False),
     Column("note", Text, nullable=False),
     Column("last_row", Integer, nullable=False),
+    Column("request", Text, nullable=False),
     Index("trainings_by_recipe", "recipe"),
 )
 
@@ -88,4 +90,18 @@ settings = Table(
     metadata,
     Column("key", String(64), primary_key=True),
     Column("value", Text, nullable=False),
+)
+
+#: Patients whose data was removed on request: who they were is kept as a salted hash, so that one who comes back is on
+#: the same side of the split.
+forgotten = Table(
+    "forgotten",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("side", String(16), nullable=False),
+    Column("time", String(32), nullable=False),
+    Column("author", String(255), nullable=False),
+    Column("rows", Text, nullable=False),
+    Column("versions", Text, nullable=False),
 )

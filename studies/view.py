@@ -44,6 +44,7 @@ class View:
 
         Raises:
             BadLabel: a file that the ledger does not know is in the way; it is left there.
+            Conflict: the row's content is damaged; what is shown stays.
             NoSpace: the view cannot be written; the ledger has the label all the same.
         """
         target = self.path / f"{row.study}{row.ext}"
@@ -53,13 +54,14 @@ class View:
         original = self.ledger.originals(row.study).get(row.study) if there else None
         if row.origin == "import" and original is not None and original.checksum in there.values():
             return
+        content = self.ledger.content(row, self.folder.final_dir, self.path)
         for file, digest in there.items():
             if not self.ledger.knows(digest, row.study):
                 msg = f"{file.name} is not a label that the ledger has, and is left in the way; move it elsewhere"
                 raise BadLabel(msg)
         with writing(f"labels/final/{target.name}"):
             self.path.mkdir(parents=True, exist_ok=True)
-            write_whole(target, lambda temporary: _copy(self.ledger.file(row), temporary), row.ext)
+            write_whole(target, lambda temporary: _copy(content, temporary), row.ext)
             for file in there:
                 if file != target:
                     file.unlink(missing_ok=True)

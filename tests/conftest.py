@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+import itertools
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +70,56 @@ def require() -> Callable[[str], str]:
         return str(found)
 
     return path_of
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """`postgres()` gives the URL of a new, empty database of a server of its own on loopback."""
+    places = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    command = os.path.realpath(places[-1] if places else shutil.which("postgres") or "")
+    if not os.path.isfile(command) or importlib.util.find_spec("psycopg") is None:
+        _missing("postgres", "PostgreSQL or psycopg is not installed; .ci/system-packages and `.[dev]` install them")
+    # Its programs refuse to run as root, and whom they run as cannot enter root's temporary folders.
+    folder = Path(tempfile.mkdtemp(prefix="radloop-postgres-"))
+    become = []
+    if os.geteuid() == 0:
+        shutil.chown(folder, "nobody")
+        become = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    data, output = folder / "data", tmp_path_factory.mktemp("postgres") / "log"
+    make = [*become, str(Path(command).with_name("initdb")), "-D", str(data), "-U", "radloop", "-A", "trust", "-N"]
+    serve = [*become, command, "-D", str(data), "-p", str(port), "-k", str(folder), "-c", "listen_addresses=127.0.0.1"]
+    serve += ["-c", "fsync=off"]
+    with output.open("wb") as log:
+        subprocess.run([*make, "-E", "UTF8", "--locale=C.UTF-8"], check=True, cwd="/", stdout=log, stderr=log)
+        process = subprocess.Popen(serve, cwd="/", stdout=log, stderr=log)
+        count = itertools.count()
+
+        def database() -> str:
+            import psycopg
+
+            name = f"ledger{next(count)}"
+            with psycopg.connect(
+                host="127.0.0.1", port=port, user="radloop", dbname="postgres", autocommit=True
+            ) as one:
+                one.execute(f"CREATE DATABASE {name}")
+            return f"postgresql+psycopg://radloop@127.0.0.1:{port}/{name}"
+
+        try:
+            until = time.monotonic() + 60
+            while subprocess.run(
+                [Path(command).with_name("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
+            ).returncode:
+                if process.poll() is not None or time.monotonic() > until:
+                    pytest.fail(f"PostgreSQL did not start:\n{output.read_text()[-2000:]}")
+                time.sleep(0.1)
+            yield database
+        finally:
+            process.send_signal(signal.SIGQUIT)  # at once: nothing of it is kept
+            process.wait(60)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)

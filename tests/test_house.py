@@ -153,7 +153,7 @@ def test_direct_dependencies_have_a_floor_and_a_known_good_version() -> None:
         if "==" in line
     }
     extras = CONFIG["project"]["optional-dependencies"]
-    for requirement in [*CONFIG["project"]["dependencies"], *extras["test"], *extras["dev"]]:
+    for requirement in [*CONFIG["project"]["dependencies"], *extras["test"], *extras["dev"], *extras["postgres"]]:
         name = re.match(r"[A-Za-z0-9_.-]+", requirement)
         assert name is not None
         if name.group() == "radloop":

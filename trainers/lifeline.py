@@ -1,4 +1,4 @@
-"""A training belongs to its server: it ends at once when the server is gone, also after `kill -9`."""
+"""A training belongs to its server, a server to `radloop serve`: it ends at once with it, also after `kill -9`."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Lifeline:
-    """Watches the process that started this one.
+    """Watches the process that started this one; if that is gone already, this one ends.
+
+    Args:
+        parent: its process id; by default whichever is the parent now.
 
     Linux is asked to kill this process with its parent; elsewhere, and should that fail, a thread looks twice a
     second. What an ended training leaves (a staged folder, a running row in the ledger) is tidied when the registry
     and the server start next.
     """
 
-    def __init__(self) -> None:
-        self._parent = os.getppid()
+    def __init__(self, parent: int | None = None) -> None:
+        self._parent = parent or os.getppid()
         if sys.platform == "linux" and ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
-            logger.warning("Linux does not end this training with its server; looking for it twice a second does")
+            logger.warning("Linux does not end this process with its parent; looking for it twice a second does")
         threading.Thread(target=self._watch, name="radloop-lifeline", daemon=True).start()
 
     def broken(self) -> bool:

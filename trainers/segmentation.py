@@ -16,7 +16,7 @@ import psutil
 from monailabel.interfaces.tasks.train import TrainTask
 
 from radloop.engine.cores import training_cores
-from radloop.engine.running import is_training, training
+from radloop.engine.running import Run, is_training, training
 from radloop.recipes.errors import NoSpace, RadloopError
 from radloop.recipes.recipe import Recipe
 from radloop.studies.folder import StudiesFolder
@@ -80,7 +80,8 @@ class SegmentationTrain(TrainTask):
         """Trains, judges and, if it passes, serves a new version.
 
         Args:
-            request: `epochs` or `minutes` (0 or absent takes the recipe's), `seed`.
+            request: `epochs` or `minutes` (0 or absent takes the recipe's), `seed`; or `resume`, the id of a training
+                that was killed and goes on as it was asked for.
             datastore: not used; cases come from the ledger.
 
         Raises:
@@ -88,34 +89,43 @@ class SegmentationTrain(TrainTask):
         """
         lifeline = Lifeline()
         os.nice(10)
-        epochs, minutes = int(request.get("epochs") or 0), float(request.get("minutes") or 0.0)
-        with training(self._home, self._ledger, self.recipe.name) as number:
-            return self._train(number, epochs, minutes, int(request.get("seed") or 0), lifeline)
+        asked = {
+            "by": "server",
+            "epochs": int(request.get("epochs") or 0),
+            "minutes": float(request.get("minutes") or 0.0),
+            "seed": int(request.get("seed") or 0),
+        }
+        resume = int(request.get("resume") or 0)
+        with training(self._home, self._ledger, self.recipe.name, asked, resume) as run:
+            return self._train(run, lifeline)
 
-    def _train(self, number: int, epochs: int, minutes: float, seed: int, lifeline: Lifeline) -> dict[str, Any]:
+    def _train(self, run: Run, lifeline: Lifeline) -> dict[str, Any]:
         from radloop.engine.train import train_version
 
-        report = _Report(self._file)
+        report, asked = _Report(self._file), run.request
         try:
             outcome = train_version(
                 self._folder,
                 self._home,
                 self.recipe,
-                epochs=epochs or None,
-                minutes=(minutes or None) if not epochs else None,
-                seed=seed,
+                epochs=asked["epochs"] or None,
+                minutes=(asked["minutes"] or None) if not asked["epochs"] else None,
+                seed=asked["seed"],
                 threads=training_cores(serving=True),
                 progress=report.step,
                 cancelled=lifeline.broken,
+                run=run,
             )
         except BaseException as error:
+            if lifeline.broken():
+                os._exit(1)  # as if killed, so that the next server lets it go on
             reason = str(error) or type(error).__name__
             with suppress(RadloopError):  # a full disk must not hide why the training ended
-                self._ledger.finish_training(number, "failed", reason)
+                self._ledger.finish_training(run.id, "failed", reason)
             report.end("failed", reason=reason)
             raise
         version, reason = outcome.version, outcome.decision.reason if outcome.decision else ""
-        self._ledger.finish_training(number, "done", f"version {version.number}: {version.state}")
+        self._ledger.finish_training(run.id, "done", f"version {version.number}: {version.state}")
         report.end(version.state, reason=reason, version=version.number)
         return {"version": version.number, "state": version.state, "reason": reason}
 

@@ -173,7 +173,7 @@ def error_of(reply: requests.Response) -> str:
     return str(error["message"])
 
 
-def publish(home_path: Path, recipe_name: str = "tiny", bias: int = 1) -> int:
+def publish(home_path: Path, recipe_name: str = "tiny", bias: int = 1, **manifest: object) -> int:
     """Publishes and promotes a version without training: it marks every voxel as label `bias`."""
     import torch
 
@@ -194,7 +194,8 @@ def publish(home_path: Path, recipe_name: str = "tiny", bias: int = 1) -> int:
     staged = registry.stage(recipe)
     save_weights(network, staged / "model.pt")
     held_out = {"p1": 0.8, "p2": 0.7}
-    version = registry.publish(recipe, staged, {"held_out": held_out, "state": "challenger", "labels": []})
+    made = {"held_out": held_out, "state": "challenger", "labels": [], **manifest}
+    version = registry.publish(recipe, staged, made)
     return registry.promote(version).number
 
 
@@ -206,6 +207,7 @@ def kit() -> SimpleNamespace:
         affine=AFFINE,
         chinese=CHINESE,
         error_of=error_of,
+        free_port=free_port,
         make_study=make_study,
         mask_file=mask_file,
         publish=publish,

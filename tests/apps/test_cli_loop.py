@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from radloop.apps.cli import main
+from radloop.registry.registry import Registry
 from radloop.studies.home import Home
 from radloop.studies.ledger import Ledger
 
@@ -380,3 +381,23 @@ def _newest_manifest(place: Path) -> dict:
     from radloop.registry.registry import Registry
 
     return Registry(Home.find(place / "studies")).versions("bright")[-1].manifest
+
+
+def test_from_a_version_to_its_labels_and_back(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "version.json"
+    assert main(_on(place, "model", "show", "bright", "1", "--json", str(out))) == 0
+    said = capsys.readouterr().out
+    facts = json.loads(out.read_text())
+    manifest = Registry(Home.find(place / "studies")).version("bright", 1).manifest
+    assert {label["id"] for label in facts["labels"] if label["use"] == "learned"} == set(manifest["labels"])
+    assert {label["id"] for label in facts["labels"] if label["use"] == "judged on"} == set(manifest["held_out_labels"])
+    assert facts["recipe_hash"] == manifest["recipe_hash"]
+    assert facts["seed"] == manifest["seed"]
+    assert "not for clinical use" in said
+    row = facts["labels"][0]
+    assert row["author"] in said
+    assert main(_on(place, "labels", "show", str(manifest["labels"][0]), row["study"])) == 0
+    assert "trained version 1" in capsys.readouterr().out
+    for bad in (["model", "show", "bright", "99"], ["labels", "show", "nothing-of-the-kind"]):
+        assert main(_on(place, *bad)) == 1
+        assert len(capsys.readouterr().err.splitlines()) == 1

@@ -29,14 +29,19 @@ class House:
             kit.make_study(folder / "studies", f"s{number:02d}", number)
         self.folder, self.home = StudiesFolder(folder / "studies"), Home(folder / "home")
         self.ledger, self.mask = Ledger(self.home), kit.mask_file(folder / "mask.nii.gz")
-        self.champion, self.started = False, []
+        self.champion, self.tainted, self.started = False, False, []
         self._labelled = iter(sorted(self.folder.studies()))
         self.again()
 
     def again(self) -> None:
         """As after a restart of the server."""
         self.retraining = Retraining(
-            self.folder, self.home, self.ledger, lambda name: self.champion, self.started.append
+            self.folder,
+            self.home,
+            self.ledger,
+            lambda name: self.champion,
+            self.started.append,
+            lambda name: self.tainted,
         )
 
     def label(self, count: int) -> None:
@@ -76,10 +81,10 @@ def test_where_a_version_serves_only_new_labels_count(house: House) -> None:
 
 def test_labels_that_arrive_during_a_training_start_the_next_one(house: House) -> None:
     house.label(4)
-    with training(house.home, house.ledger, "tiny") as number:
+    with training(house.home, house.ledger, "tiny") as run:
         house.label(2)
         assert not house.look()
-        house.ledger.finish_training(number, "done")
+        house.ledger.finish_training(run.id, "done")
     assert house.look()
     house.trained("done")
     assert not house.look()
@@ -94,9 +99,32 @@ def test_labels_of_a_failed_training_count_again_but_later(house: House) -> None
     assert house.look()
 
 
+def test_a_clock_that_was_set_back_puts_no_training_off(house: House) -> None:
+    house.label(4)
+    house.trained("failed")
+    with house.ledger.database.write() as connection:
+        connection.execute(tables.trainings.update().values(finished="2999-01-01T00:00:00.000+00:00"))
+    assert house.look()
+
+
 def test_a_stopped_training_waits_for_a_further_label(house: House) -> None:
     house.label(4)
     house.trained("cancelled")
     assert not house.look()
     house.label(1)
     assert house.look()
+
+
+def test_a_serving_version_that_learned_from_retracted_labels_is_trained_anew_once(house: House) -> None:
+    house.label(6)
+    house.trained("done")
+    house.champion = house.tainted = True
+    assert not house.look()
+    house.ledger.revoke(ids=[1])
+    house.tainted = False
+    assert not house.look()  # nothing that serves has learned from it
+    house.tainted = True
+    assert house.look()
+    house.again()
+    house.trained("done")
+    assert not house.look()  # whatever the gate said of it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -201,3 +202,57 @@ def test_an_answer_reaches_its_reader_though_the_disk_is_full(
     assert nib.load(file).shape == kit.shape
     Path(file).unlink()
     assert "count as blind" in params["warnings"][0]
+
+
+def fill(disk: Path) -> None:
+    """Until not a byte more goes onto it."""
+    with (disk / "rest").open("wb", buffering=0) as rest, suppress(OSError):
+        while rest.write(b"x" * 512):
+            pass
+
+
+def test_a_full_disk_when_the_ledger_is_made_or_written(small_disk: Path, tmp_path: Path) -> None:
+    """The home and the ledger cannot be made; a row does not fit, though its content was there; then there is space."""
+    (tmp_path / "mask").write_bytes(b"mask")
+    fill(small_disk)
+    with pytest.raises(NoSpace):
+        Ledger(Home(small_disk / "home"))
+    (small_disk / "rest").unlink()
+    ledger = Ledger(Home(small_disk / "home"))
+    ledger.add("a", "a", "tiny", "me", tmp_path / "mask", ".nii.gz", ())
+    fill(small_disk)
+    kept = [1]
+
+    def add_until_full() -> None:
+        for _ in range(5000):  # the same content: only the row needs space
+            kept.append(ledger.add("a", "a", "tiny", "me", tmp_path / "mask", ".nii.gz", (), note="x" * 2000).id)
+
+    with pytest.raises(NoSpace, match="cannot write the ledger"):
+        add_until_full()
+    assert [row.id for row in ledger.history()] == kept
+    ledger.database.close()
+    assert [row.id for row in Ledger(Home(small_disk / "home")).history()] == kept
+    (small_disk / "rest").unlink()
+    assert ledger.add("a", "a", "tiny", "me", tmp_path / "mask", ".nii.gz", ()).id == kept[-1] + 1
+
+
+@pytest.mark.parametrize("command", ["status", "labels list", "train sample_lesions", "serve"])
+def test_a_read_only_home_is_one_clear_line(studies: Path, tmp_path: Path, kit: SimpleNamespace, command: str) -> None:
+    home = tmp_path / "home"
+    store = open_store(studies, home)
+    store.save_label("a", str(kit.mask_file(tmp_path / "m.nii.gz")), "final", {"model": "tiny"})
+    store.ledger.database.close()
+    if os.geteuid() != 0 or subprocess.run(["mount", "--bind", str(home), str(home)], check=False).returncode:
+        pytest.skip("mounting read-only needs root")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(home)], check=True)
+        line = [*command.split(), "--studies", str(studies), "--home", str(home)]
+        told = subprocess.run(
+            [sys.executable, "-m", "radloop.apps.cli", *line], capture_output=True, text=True, check=False
+        )
+    finally:
+        subprocess.run(["umount", "-l", str(home)], check=True)
+    assert told.returncode == 1, told.stdout + told.stderr
+    assert "Traceback" not in told.stderr
+    (said,) = told.stderr.splitlines()
+    assert "allow writing" in said

@@ -93,7 +93,7 @@ def test_a_training_ends_with_its_server(own, number: signal.Signals) -> None:
     from radloop.studies.home import Home
     from radloop.studies.ledger import Ledger
 
-    assert Ledger(Home(own.home)).last_training("tiny").state == "orphaned"
+    assert Ledger(Home(own.home)).last_training("tiny").state == "failed"
     assert own.get("/datastore/").json()["completed"] == 10
     assert own.post("/train/tiny", json={"epochs": 1}).status_code == 200
 

@@ -13,12 +13,14 @@ import pytest
 from radloop.apps.champions import Champions
 from radloop.apps.scratch import scratch_folder, sweep
 from radloop.apps.sessions import SafeSessions
+from radloop.evaluation.gate_rule import FULL
 from radloop.recipes.load import parse_recipe
 from radloop.strategies.random_draw import RandomDraw
 from radloop.studies.datastore_folder import FolderDatastore
 from radloop.studies.folder import StudiesFolder
 from radloop.studies.home import Home
 from radloop.studies.ledger import Ledger
+from radloop.studies.split import Split
 
 DAY = 86_400
 
@@ -102,3 +104,28 @@ def test_next_sample_prefers_studies_without_any_label(tmp_path: Path, kit: Simp
     assert sorted(draw(2, recipe="two")) == ["b", "c"]
     assert RandomDraw(["one", "two"]).info()["config"] == {"recipe": ["any", "one", "two"]}
     assert draw(1, recipe="any") == ["c"]
+
+
+def test_the_next_study_is_a_held_out_one_while_the_gate_cannot_judge(tmp_path: Path, kit: SimpleNamespace) -> None:
+    studies = tmp_path / "studies"
+    studies.mkdir()
+    for number in range(60):
+        (studies / f"s{number:02d}.nii.gz").touch()
+    home = Home(tmp_path / "home")
+    recipe = parse_recipe('name = "one"\nlabels = { one = 1 }\n')
+    store = FolderDatastore(StudiesFolder(studies), home, Ledger(home), [recipe])
+    sides = Split(store.ledger).assign(store.folder.studies())
+    validation = {study for study, side in sides.items() if side == "validation"}
+    assert len(validation) > FULL
+    mask, given = kit.mask_file(tmp_path / "m.nii.gz"), []
+    strategy = RandomDraw(["one"], needed=lambda name: 4)
+    for number in range(FULL):
+        reply = strategy({"client_id": f"r{number}"}, store)
+        assert reply["id"] in validation - set(given)
+        assert "held-out labels of one" in reply["reason"]
+        given.append(reply["id"])
+        store.ledger.add(reply["id"], reply["id"], "one", "x", mask, ".nii.gz", ["one"])
+    drawn = [RandomDraw(["one"], seed=n, needed=lambda name: 4)({}, store) for n in range(20)]
+    assert all("reason" not in reply for reply in drawn), "there are enough by now"
+    unasked = [RandomDraw(["one"], seed=n)({}, store)["id"] for n in range(20)]
+    assert not set(unasked) <= validation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 
 from radloop.recipes.recipe import Recipe
+from radloop.studies import forget
+from radloop.studies.accept import sync_view
 from radloop.studies.folder import StudiesFolder
 from radloop.studies.home import Home
 from radloop.studies.images import write_mask
@@ -76,3 +79,59 @@ def draw(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+class House:
+    """A folder of small studies, patients in `answers.csv`, a ledger, and two recipes."""
+
+    recipes = tuple(Recipe(name=name, labels={name: 1}) for name in ("one", "two"))
+
+    def __init__(self, top: Path) -> None:
+        self.path, self.patients, self.home = top / "studies", {}, Home(top / "home")
+        self.path.mkdir()
+        self.mask = top / "mask.nii.gz"
+        nib.save(nib.Nifti1Image(np.ones((2, 2, 2), np.uint8), np.eye(4)), self.mask)
+        self.open()
+
+    def open(self) -> None:
+        """As a server that starts."""
+        self.ledger = Ledger(self.home)
+
+    @property
+    def folder(self) -> StudiesFolder:
+        return StudiesFolder(self.path)
+
+    def arrive(self, study: str) -> None:
+        nib.save(nib.Nifti1Image(np.zeros((2, 2, 2), np.int16), np.eye(4)), self.path / f"{study}.nii.gz")
+
+    def name(self, study: str, patient: str) -> None:
+        self.patients[study] = patient
+        with (self.path / "answers.csv").open("w", newline="") as handle:
+            csv.writer(handle).writerows([("image", "patient"), *self.patients.items()])
+
+    def label(self, study: str, recipe: str = "one") -> None:
+        patient = self.folder.study(study).patient
+        self.ledger.add(study, patient, recipe, "ann", self.mask, ".nii.gz", [recipe], ids=[recipe])
+
+    def drop(self, study: str) -> None:
+        """A mask from elsewhere put into `labels/final`."""
+        self.folder.final_dir.mkdir(parents=True, exist_ok=True)
+        (self.folder.final_dir / f"{study}.nii.gz").write_bytes(self.mask.read_bytes())
+        sync_view(self.folder, self.ledger, self.recipes)
+
+    def forget(self, patient: str) -> None:
+        found = forget.find(self.folder, self.ledger, patient)
+        names = forget.bury(self.ledger, found, (), "ann")
+        forget.remove_files(self.folder, self.ledger, found)
+        forget.rename_rows(self.ledger, found, names)
+        self.patients = {study: who for study, who in self.patients.items() if study not in found.studies}
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def new_house(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], House]:
+    return lambda: House(tmp_path_factory.mktemp("house"))

@@ -172,7 +172,7 @@ def test_two_thousand_labelled_studies_are_listed_at_once(folder, ledger, organs
         for number in range(1, 2000):
             study = f"s{number:04d}"
             values = {n: getattr(first, n) for n in type(first).__dataclass_fields__ if n not in ("id", "parent")}
-            values |= {"study": study, "patient": study, "names": '["liver"]'}
+            values |= {"study": study, "patient": study, "names": '["liver"]', "ids": ""}
             connection.execute(tables.labels.insert().values(values))
     store = FolderDatastore(folder, ledger.home, ledger, (organs, bones))
     start = time.process_time()

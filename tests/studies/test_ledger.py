@@ -145,17 +145,6 @@ def test_new_labels_are_studies_labelled_since_the_training_began(ledger, give):
     assert ledger.last_training("lungs") is None
 
 
-def test_a_training_whose_process_is_gone_is_an_orphan(ledger):
-    mine = ledger.start_training("organs", os.getpid())
-    gone = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    theirs = ledger.start_training("bones", gone.pid)
-    assert ledger.mark_orphans() == []
-    gone.communicate(b"\n")
-    assert [training.id for training in ledger.mark_orphans()] == [theirs]
-    assert ledger.last_training("bones").state == "orphaned"
-    assert (ledger.last_training("organs").id, ledger.last_training("organs").state) == (mine, "running")
-
-
 def test_equal_content_is_kept_once_and_damaged_content_is_mended(ledger, give):
     one = give("one")
     two = give("one", study="b")

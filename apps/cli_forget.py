@@ -1,0 +1,106 @@
+"""`radloop forget`: a patient's images and labels go, rows and versions lose the name."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import getpass
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from radloop.apps.place import open_folder
+from radloop.apps.terminal import complain, plural, say, table
+from radloop.recipes.errors import Conflict
+from radloop.studies.home import Home
+
+if TYPE_CHECKING:
+    from radloop.registry.lineage import Use
+    from radloop.studies.forget import Found
+
+
+def forget(options: argparse.Namespace) -> int:
+    """Removes what there is of a patient, with --yes; without, says what that is, and ends with 1.
+
+    Raises:
+        NotFound: there is no such patient.
+        Conflict: a training runs.
+        NoSpace: the studies cannot be written; nothing was removed.
+    """
+    from radloop.registry.forget import rename_in_manifests
+    from radloop.registry.lineage import uses
+    from radloop.registry.registry import Registry
+    from radloop.studies.forget import bury, find, leave_no_copy, remove_files, rename_rows
+    from radloop.studies.ledger import Ledger
+
+    folder = open_folder(options.studies)
+    home = Home.find(folder.path, options.home)
+    ledger, registry = Ledger(home), Registry(home)
+    found = find(folder, ledger, options.patient)
+    used = uses(registry, found.rows)
+    if not options.yes:
+        _say_found(found, used)
+        complain(f"nothing was removed; to remove it for good say: radloop forget {found.patient} ... --yes")
+        return 1
+    recipes = {row.recipe for row in ledger.history()} | set(registry.recipes())
+    with _no_training(home, recipes):
+        found = find(folder, ledger, options.patient)
+        learned = [f"{use.version.recipe}/{use.version.number}" for use in used if use.learned]
+        names = bury(ledger, found, learned, getpass.getuser())
+        remove_files(folder, ledger, found)
+        rename_in_manifests(home, {one: names[one] for one in found.people})
+        rename_rows(ledger, found, names)
+        leave_no_copy(home)
+    _say_done(found, names[found.patient], used)
+    return 0
+
+
+@contextmanager
+def _no_training(home: Home, recipes: Iterable[str]) -> Iterator[None]:
+    """Keeps trainings of these recipes from starting; see `radloop.engine.running` for the locks."""
+    with ExitStack() as held:
+        for recipe in sorted(recipes):
+            lock = os.open(home.path / f"train-{recipe}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            held.callback(os.close, lock)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                msg = f"{recipe} is being trained, maybe on this patient; wait or stop it, then forget again"
+                raise Conflict(msg) from error
+        yield
+
+
+def _say_found(found: Found, used: list[Use]) -> None:
+    say(f"patient {found.patient}: {plural(len(found.studies), 'study', 'studies')}, {_counts(found)}")
+    for path in (*found.images, *found.others):
+        say(f"  {path}")
+    say("  and every cache: what is made from images is made again when needed")
+    _say_versions(used)
+
+
+def _counts(found: Found) -> str:
+    return f"{plural(len(found.rows), 'ledger row')}, {plural(len(found.images) + len(found.others), 'file')}"
+
+
+def _say_done(found: Found, name: str, used: list[Use]) -> None:
+    if found.known:
+        say(f"{plural(len(found.studies), 'study', 'studies')} removed ({_counts(found)})")
+    else:
+        say("this patient was forgotten before; nothing was left")
+    say(f"the patient is {name} in the ledger and in versions now")
+    _say_versions(used)
+    say("logs of the server, earlier backups and exports may still name the patient; remove those yourself")
+
+
+def _say_versions(used: list[Use]) -> None:
+    if not used:
+        say("no version learned from this patient or was judged on them")
+        return
+    rows = [
+        (use.version.recipe, use.version.number, use.version.state, "yes" if use.learned else "no", len(use.judged))
+        for use in used
+    ]
+    table(("recipe", "version", "state", "learned from", "judged on"), rows)
+    if any(use.learned for use in used):
+        say("weights that learned from the patient stay; a new training starts without them, from other weights")

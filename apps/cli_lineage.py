@@ -1,0 +1,234 @@
+"""`radloop model show`, `labels show` and `labels revoke`: from a version to its labels, and back."""
+
+from __future__ import annotations
+
+import argparse
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from radloop.apps.place import open_folder, recipes_asked, take_over_labels
+from radloop.apps.terminal import NOTICE, WrongUse, plural, say, table
+from radloop.recipes.errors import NotFound
+from radloop.studies.contents import FORGOTTEN
+from radloop.studies.home import Home
+
+if TYPE_CHECKING:
+    from radloop.registry.lineage import Use
+    from radloop.registry.registry import Registry
+    from radloop.registry.version import Version
+    from radloop.studies.ledger import LabelRow, Ledger
+
+HEADER = ("id", "time", "study", "patient", "author", "names", "seen", "state", "use")
+_FACTS = ("state", "reason", "created", "recipe_hash", "code_version", "torch", "monai", "seed", "epochs_done", "steps")
+_LINEAGE = ("started_from", "judged_against", "reference", "last_row", "checksum")
+
+
+def show_version(options: argparse.Namespace) -> int:
+    """Says what a version is made of: how it was trained and judged, and every label behind it."""
+    from radloop.evaluation.report import write_json
+    from radloop.recipes.load import load_recipe
+    from radloop.registry.registry import Registry
+    from radloop.studies.ledger import Ledger
+
+    home = Home.find(open_folder(options.studies).path, options.home)
+    registry, ledger = Registry(home), Ledger(home)
+    name = load_recipe(options.recipe, home.path).name
+    version = registry.version(name, options.number) if options.number else registry.champion(name)
+    if version is None:
+        msg = f"no version of {name} serves; say which one to show, `radloop model list` has them"
+        raise NotFound(msg)
+    facts = _facts(registry, ledger, version)
+    _say_version(facts)
+    if options.json:
+        write_json(options.json, facts)
+    return 0
+
+
+def _facts(registry: Registry, ledger: Ledger, version: Version) -> dict[str, Any]:
+    from radloop.registry.lineage import ancestors, judged_labels, own_labels
+
+    manifest, before = version.manifest, ancestors(version, registry.versions(version.recipe))
+    inherited = set[int]().union(*map(own_labels, before)) - own_labels(version)
+    use = dict.fromkeys(sorted(judged_labels(version)), "judged on")
+    use |= dict.fromkeys(sorted(inherited), "learned before") | dict.fromkeys(sorted(own_labels(version)), "learned")
+    gone = ledger.retracted()
+    rows = {row.id: row for row in ledger.history(recipe=version.recipe) if row.id in use}
+    return {
+        "recipe": version.recipe,
+        "version": version.number,
+        **{key: manifest.get(key) for key in (*_FACTS, *_LINEAGE)},
+        "ancestors": [one.number for one in before],
+        "gate": manifest.get("gate") or {},
+        "held_out": manifest.get("held_out") or {},
+        "labels": [_label(rows[i], gone) | {"use": use[i]} for i in sorted(use) if i in rows],
+        "notice": NOTICE,
+    }
+
+
+def _label(row: LabelRow, gone: set[int]) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "time": row.time,
+        "study": row.study,
+        "patient": row.patient,
+        "recipe": row.recipe,
+        "author": row.author,
+        "names": list(row.names),
+        "seen": row.shown_version,
+        "state": "retracted" if row.id in gone else row.state,
+        "checksum": row.checksum,
+        "parent": row.parent,
+        "note": row.note,
+    }
+
+
+def _say_version(facts: dict[str, Any]) -> None:
+    say(f"{facts['recipe']} version {facts['version']} ({NOTICE})")
+    for key in (*_FACTS, *_LINEAGE):
+        if facts[key] not in (None, ""):
+            say(f"  {key.replace('_', ' '):15} {facts[key]}")
+    for number in facts["ancestors"]:
+        say(f"  {'learned through':15} version {number}")
+    for name, decision in (("gate", facts["gate"]), ("without new", facts["gate"].get("without") or {})):
+        if decision.get("reason"):
+            say(f"  {name:15} {decision['reason']}")
+    if facts["held_out"]:
+        scores = list(facts["held_out"].values())
+        say(f"  {'held-out Dice':15} {fmean(scores):.3f}, {plural(len(scores), 'patient')}")
+    if facts["labels"]:
+        table(HEADER, [_cells(label) for label in facts["labels"]])
+    say(plural(len(facts["labels"]), "label"))
+
+
+def _cells(label: dict[str, Any]) -> tuple[object, ...]:
+    shown = label | {"names": ",".join(label["names"]), "seen": label["seen"] or "-"}
+    return tuple(shown[key] for key in HEADER)
+
+
+def show_labels(options: argparse.Namespace) -> int:
+    """Says what became of labels: each row of a study, or of an id, and the versions that used it."""
+    from radloop.evaluation.report import write_json
+    from radloop.registry.registry import Registry
+    from radloop.studies.ledger import Ledger
+
+    home = Home.find(open_folder(options.studies).path, options.home)
+    registry, ledger = Registry(home), Ledger(home)
+    rows = _asked(ledger, options.labels)
+    gone = ledger.retracted()
+    shown = [_label(row, gone) | _story(ledger, registry, row) for row in rows]
+    for label in shown:
+        say(f"label {label['id']} of {label['study']} ({label['recipe']}) by {label['author']}, {label['time']}")
+        names = ",".join(label["names"]) or "-"
+        say(f"  {label['state']}, names {names}, {_blindness(label)}, {label['checksum'][:12]} {label['content']}")
+        for row in label["followed_by"]:
+            say(f"  followed by label {row['id']}, {row['state']}, by {row['author']}")
+        if label["parent"]:
+            say(f"  follows label {label['parent']}")
+        for use in label["versions"]:
+            say(f"  {use['use']} version {use['version']} ({use['state']})")
+        if not label["versions"]:
+            say("  no version used it")
+    if options.json:
+        write_json(options.json, {"labels": shown, "notice": NOTICE})
+    return 0
+
+
+def _content(ledger: Ledger, row: LabelRow) -> str:
+    return "forgotten" if row.patient.startswith(FORGOTTEN) else "whole" if ledger.whole(row) else "damaged"
+
+
+def _story(ledger: Ledger, registry: Registry, row: LabelRow) -> dict[str, Any]:
+    """What became of a row: its content, the rows that correct, confirm or retract it, the versions that used it."""
+    after = [one for one in ledger.history(row.study, row.recipe) if one.parent == row.id]
+    return {
+        "content": _content(ledger, row),
+        "followed_by": [{"id": one.id, "state": one.state, "author": one.author} for one in after],
+        "versions": _used_by(registry, row),
+    }
+
+
+def _blindness(label: dict[str, Any]) -> str:
+    return f"given after version {label['seen']} was seen" if label["seen"] else "given blind"
+
+
+def _asked(ledger: Ledger, wanted: list[str]) -> list[LabelRow]:
+    found: dict[int, LabelRow] = {}
+    for word in wanted:
+        rows = ledger.history(word)
+        if not rows and word.isdecimal():
+            rows = [ledger.row(int(word))]
+        if not rows:
+            msg = f"{word!r} is neither a label's id nor a study with labels; `radloop labels list` shows both"
+            raise NotFound(msg)
+        found |= {row.id: row for row in rows}
+    return [found[i] for i in sorted(found)]
+
+
+def _used_by(registry: Registry, row: LabelRow) -> list[dict[str, Any]]:
+    from radloop.registry.lineage import uses
+
+    return [
+        {"version": use.version.number, "state": use.version.state, "use": _how(use)}
+        for use in uses(registry, [row.id], row.recipe)
+    ]
+
+
+def _how(use: Use) -> str:
+    return "trained" if use.trained else "trained, through what it started from," if use.inherited else "judged"
+
+
+def revoke(options: argparse.Namespace) -> int:
+    """Takes labels back, makes `labels/final` follow, says which versions learned from them, and trains if asked."""
+    from radloop.registry.lineage import uses
+    from radloop.registry.registry import Registry
+    from radloop.studies.ledger import Ledger
+
+    if not (options.author or options.since or options.ids):
+        msg = "labels revoke: say which labels, with --author A, --since T or --id N (several: those that fit all)"
+        raise WrongUse(msg)
+    folder = open_folder(options.studies)
+    home = Home.find(folder.path, options.home)
+    ledger = Ledger(home)
+    rows = ledger.revoke(author=options.author, since=options.since, ids=options.ids)
+    take_over_labels(folder, ledger, recipes_asked(home, ledger))
+    for row in rows:
+        say(f"label {row.parent} of {row.study} ({row.recipe}) by {row.author} is taken back")
+    say(f"took back {plural(len(rows), 'label')}; they stay in the ledger, no training uses them")
+    found = uses(Registry(home), [row.parent for row in rows if row.parent])
+    if rows:
+        _say_uses(found)
+    for name in sorted({use.version.recipe for use in found if use.learned and use.version.serves}):
+        _follow_up(options, home, name)
+    return 0
+
+
+def _say_uses(found: list[Use]) -> None:
+    """Versions that used retracted labels, the one that serves with a star."""
+    if not found:
+        say("no version learned from them or was judged on them")
+        return
+    header = ("", "recipe", "version", "state", "learned from", "through others", "judged on")
+    lines = [
+        ("*" if v.serves else "", v.recipe, v.number, v.state, len(use.trained), len(use.inherited), len(use.judged))
+        for use in found
+        for v in (use.version,)
+    ]
+    table(header, lines)
+
+
+def _follow_up(options: argparse.Namespace, home: Home, recipe: str) -> None:
+    """What follows where the version that serves has learned from labels taken back."""
+    from radloop.apps.server_process import is_serving
+
+    what = f"the version of {recipe} that serves has learned from them"
+    if not options.train:
+        when = "the running server" if is_serving(home) else "the next `radloop serve`"
+        now = "" if is_serving(home) else f", or now: radloop train {recipe}"
+        say(f"{what}; {when} trains anew by itself, from other weights{now}")
+        return
+    from radloop.apps.training import say_outcome, train_with_bar
+    from radloop.recipes.load import load_recipe
+
+    say(f"{what}; training anew, from other weights")
+    asked = load_recipe(recipe, home.path)
+    say_outcome(train_with_bar(open_folder(options.studies, len(asked.channels)), home, asked))

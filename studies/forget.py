@@ -1,0 +1,309 @@
+"""Removes a patient: images, labels and whatever was made of them go, rows of the ledger lose the name.
+
+Each step can be done again, and what says that there is something left to do goes last: after a crash the same call
+finishes. Rows of the ledger keep their ids, so that what a version learned from stays known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import logging
+import os
+import re
+import secrets
+import shutil
+import sqlite3
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from radloop.recipes.errors import NoSpace, NotFound, closest
+from radloop.studies import snapshots, tables, tombstones
+from radloop.studies.contents import FORGOTTEN
+from radloop.studies.files import write_whole, writing
+from radloop.studies.folder import IMAGE_ENDINGS, StudiesFolder, split_ending
+from radloop.studies.home import Home
+from radloop.studies.ledger import Ledger, now
+from radloop.studies.sides import former_side
+from radloop.studies.split import Split
+from radloop.studies.view import VIEW_ENDINGS
+
+log = logging.getLogger(__name__)
+
+_REMOVED = re.compile(r"^\d{8}T\d{6}-[0-9a-f]{8}-(?P<name>.+)$")
+_CHANNEL = re.compile(r"_\d{4}$")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is of a patient.
+
+    Attributes:
+        studies: ids of their studies.
+        rows: ids of their labels in the ledger.
+        images: files and folders of the studies folder, in the order in which they may go.
+        others: files and folders with labels, proposals and what was made of them.
+        known: whether the ledger or the studies still name the patient; else only what was forgotten before does.
+        also: those of the studies' ids that are ids of other patients too.
+    """
+
+    patient: str
+    studies: tuple[str, ...]
+    rows: tuple[int, ...]
+    images: tuple[Path, ...]
+    others: tuple[Path, ...]
+    known: bool
+    also: frozenset[str]
+
+    @property
+    def people(self) -> frozenset[str]:
+        """The patient, and the ids that their studies gave them before they were named."""
+        return frozenset({self.patient, *self.studies}) - self.also
+
+
+def find(folder: StudiesFolder, ledger: Ledger, patient: str) -> Found:
+    """What there is of a patient.
+
+    Raises:
+        NotFound: nobody of that id is known; names the closest.
+        NoSpace: the studies folder is read-only.
+    """
+    folder = StudiesFolder(folder.path)
+    here = folder.studies()
+    studies = {study.id for study in here.values() if study.patient == patient}
+    studies |= {image for image, who in _answers(folder.path / "answers.csv") if who == patient}
+    with ledger.database.read() as connection:
+        table = tables.labels
+        named = connection.execute(sa.select(table.c.study).where(table.c.patient == patient).distinct()).scalars()
+        studies |= {study for study in named if study not in here or here[study].patient == patient}
+        rows = connection.execute(sa.select(table.c.id).where(_theirs(table, patient, studies))).scalars().all()
+        stored = set(connection.execute(sa.select(tables.patients.c.patient)).scalars())
+        buried = tombstones.find(connection, _salt(connection), patient)
+    known = bool(studies or rows) or patient in stored
+    if not known and buried is None:
+        everybody = {study.patient for study in here.values()} | {
+            one for one in stored if not one.startswith(FORGOTTEN)
+        }
+        hint = f"; study {patient} is of patient {here[patient].patient!r}" if patient in here else ""
+        msg = f"there is no patient {patient!r}{hint or closest(patient, everybody)}"
+        raise NotFound(msg)
+    if not os.access(folder.path, os.W_OK):
+        msg = f"studies folder {folder.path} is read-only, so nothing was removed; allow writing there, then try again"
+        raise NoSpace(msg)
+    images, others = _images(folder, studies), _others(folder, ledger.home, studies)
+    also = frozenset(studies & {study.patient for study in here.values()} - {patient})
+    return Found(patient, tuple(sorted(studies)), tuple(rows), tuple(images), tuple(others), known, also)
+
+
+def bury(ledger: Ledger, found: Found, versions: Collection[str], author: str) -> dict[str, str]:
+    """Write the tombstones and take the labels back; gives the names of now for the patient and each study.
+
+    Args:
+        versions: what learned from the patient, such as `liver/3`.
+        author: who asks for it.
+    """
+    side = Split(ledger).side(found.patient) if found.known else "train"
+    side_of = {study: former_side(study, found.patient, ledger) for study in found.studies if found.known}
+    side_of[found.patient] = side
+    names: dict[str, str] = {}
+    table = tables.forgotten
+    with ledger.database.write() as connection:
+        salt = _salt(connection)
+        for one in (found.patient, *(study for study in found.studies if study != found.patient)):
+            row = tombstones.find(connection, salt, one)
+            names[one] = row.name if row else _new_name(names.get(found.patient, ""), names)
+            if row is None:
+                values = {"name": names[one], "digest": tombstones.digest(salt, one), "time": now()}
+                values["side"] = side_of.get(one, side)
+                connection.execute(table.insert().values(**values, author=author, rows="[]", versions="[]"))
+        first = connection.execute(sa.select(table).where(table.c.name == names[found.patient])).one()
+        rows = json.dumps(sorted({*json.loads(first.rows), *found.rows}))
+        learned = json.dumps(sorted({*json.loads(first.versions), *versions}))
+        connection.execute(table.update().where(table.c.name == first.name).values(rows=rows, versions=learned))
+    if found.rows:
+        ledger.revoke(ids=found.rows, by=author)
+    return names
+
+
+def remove_files(folder: StudiesFolder, ledger: Ledger, found: Found) -> None:
+    """Remove labels and what was made of them, then images, then the lines of `answers.csv`.
+
+    Raises:
+        NoSpace: something cannot be removed; what is left goes when it is called again.
+    """
+    with writing(f"the studies of {found.patient}"):
+        for path in (*found.others, *_contents(ledger, found), *_made_again(ledger.home), *found.images):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+    _drop_answers(folder.path / "answers.csv", found)
+
+
+def rename_rows(ledger: Ledger, found: Found, names: Mapping[str, str]) -> None:
+    """Put the new names for the patient and the studies into every table, and clear notes, in one transaction."""
+    labels, patients, name = tables.labels, tables.patients, names[found.patient]
+    with ledger.database.write() as connection:
+        theirs = _theirs(labels, found.patient, found.studies)
+        connection.execute(labels.update().where(theirs).values(patient=name, note=""))
+        for study in found.studies:
+            for table in (labels, tables.shown, tables.originals):
+                connection.execute(table.update().where(table.c.study == study).values(study=names[study]))
+        there = set(connection.execute(sa.select(patients.c.patient)).scalars())
+        for one in there & found.people:
+            row = patients.c.patient == one
+            taken = names[one] in there
+            change = patients.delete() if taken else patients.update().values(patient=names[one])
+            connection.execute(change.where(row))
+        _clear_trainings(connection, names)
+
+
+def leave_no_copy(home: Home) -> None:
+    """Make a fresh snapshot the only one, remove ledgers that were set aside, and give free pages of the file back."""
+    if home.ledger_file is not None:
+        _vacuum(home.ledger_file)
+    _vacuum(home.registry_db)
+    snapshots.take(home)
+    there = sorted(home.snapshots.glob("ledger-*.db"), key=lambda file: int(file.stem.rpartition("-")[2]))
+    for old in there[:-1]:
+        old.unlink(missing_ok=True)
+    for old in home.damaged.glob("ledger-*"):
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def renamed(value: Any, names: Mapping[str, str]) -> Any:
+    """Plain data with every key and text that is one of `names` replaced."""
+    if isinstance(value, Mapping):
+        return {names.get(key, key): renamed(inner, names) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [renamed(inner, names) for inner in value]
+    return names.get(value, value) if isinstance(value, str) else value
+
+
+def _theirs(table: sa.Table, patient: str, studies: Collection[str]) -> sa.ColumnElement[bool]:
+    return sa.or_(table.c.patient == patient, table.c.study.in_(list(studies)))
+
+
+def _salt(connection: sa.Connection) -> str:
+    query = sa.select(tables.settings.c.value).where(tables.settings.c.key == "salt")
+    return str(connection.execute(query).scalar() or "")
+
+
+def _new_name(of: str, taken: Mapping[str, str]) -> str:
+    return f"{of}-{len(taken)}-{secrets.token_hex(2)}" if of else f"{FORGOTTEN}{secrets.token_hex(4)}"
+
+
+def _images(folder: StudiesFolder, studies: Collection[str]) -> list[Path]:
+    """Every file that has the id of one of the studies, also one that another file stands in front of."""
+    here = folder.studies()
+    channels = [path for study in studies if study in here for path in here[study].channels]
+    ids = {*studies, *(path.name if path.is_dir() else split_ending(path.name)[0] for path in channels)}
+    found = [path for path in folder.path.iterdir() if path.name != "labels" and _id(path, IMAGE_ENDINGS) in ids]
+    # The channel _0000 goes last: without it, the others would be taken for studies of their own.
+    return sorted(found, key=lambda path: path.name, reverse=True)
+
+
+def _others(folder: StudiesFolder, home: Home, studies: Collection[str]) -> Iterator[Path]:
+    places = [folder.path / "labels", home.path / "view", home.path / "removed", home.path / "tmp"]
+    for path in (path for place in places if place.is_dir() for path in sorted(place.rglob("*"))):
+        match = _REMOVED.match(path.name)
+        name = Path(match["name"]) if match else path
+        if path.is_file() and {_id(name, VIEW_ENDINGS), _id(name, IMAGE_ENDINGS)} & {*studies}:
+            yield path
+    facts = {f"{hashlib.sha256(study.encode()).hexdigest()[:32]}.json" for study in studies}
+    yield from (path for path in sorted((home.path / "info").glob("*/*.json")) if path.name in facts)
+    for session in sorted(path for path in (home.path / "sessions").glob("*") if path.is_dir()):
+        if any(_id(path, IMAGE_ENDINGS) in studies for path in session.rglob("*")):
+            yield session
+
+
+def _id(path: Path, endings: tuple[str, ...]) -> str:
+    name, ending = split_ending(path.name, endings)
+    return name if ending else path.name
+
+
+def _contents(ledger: Ledger, found: Found) -> list[Path]:
+    """Contents of their labels, and of files from elsewhere, that nobody else's row has."""
+    theirs: set[tuple[str, str]] = set()
+    others: set[tuple[str, str]] = set()
+    with ledger.database.read() as connection:
+        for table in (tables.labels, tables.originals):
+            patient = table.c.patient if "patient" in table.c else sa.literal("")
+            for row in connection.execute(
+                sa.select(table.c.study, patient.label("who"), table.c.checksum, table.c.ext)
+            ):
+                mine = row.study in found.studies or row.who == found.patient
+                (theirs if mine else others).add((row.checksum, row.ext))
+    files = [ledger.home.labels / f"{checksum}{ext}" for checksum, ext in sorted(theirs - others)]
+    damaged = ledger.home.labels / ".damaged"
+    return [*files, *(path for file in files for path in damaged.glob(f"*-{file.name}"))]
+
+
+def _made_again(home: Home) -> list[Path]:
+    """Caches, which do not say whose they are, and checkpoints; not what a running server has open."""
+    cached = (path for path in home.cache.iterdir() if path.is_dir() and not path.name.startswith("tmp"))
+    return [*cached, *home.path.glob("progress/*.pt"), *home.path.glob("checkpoints")]
+
+
+def _answers(file: Path) -> list[tuple[str, str]]:
+    """Study id and patient of every line of `answers.csv` that has both."""
+    return [(image, who) for _, image, who in _lines(file) if image]
+
+
+def _lines(file: Path) -> Iterator[tuple[str, str, str]]:
+    """Every record of `answers.csv` as it is written, with its study id and patient; the header has neither."""
+    if not file.is_file():
+        return
+    text = file.read_bytes().decode("utf-8", "surrogateescape")
+    physical = list(io.StringIO(text, newline=""))
+    reader = csv.reader(io.StringIO(text, newline=""))
+    header, at = None, 0
+    for record in reader:
+        raw, at = "".join(physical[at : reader.line_num]), reader.line_num
+        if header is None:
+            header = [name.strip().lstrip("\ufeff") for name in record]
+            yield raw, "", ""
+            continue
+        cells = dict(zip(header, (cell.strip() for cell in record), strict=False))
+        yield raw, split_ending(cells.get("image", ""))[0], cells.get("patient", "") or cells.get("image", "")
+
+
+def _drop_answers(file: Path, found: Found) -> None:
+    lines = list(_lines(file))
+    kept = [raw for raw, image, who in lines if not image or (image not in found.studies and who != found.patient)]
+    if len(kept) < len(lines):
+        text = "".join(kept).encode("utf-8", "surrogateescape")
+        write_whole(file, lambda temporary: _write(temporary, text), ".csv")
+
+
+def _write(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+
+
+def _clear_trainings(connection: sa.Connection, names: Mapping[str, str]) -> None:
+    table = tables.trainings
+    word = re.compile("|".join(rf"(?<!\w){re.escape(one)}(?!\w)" for one in names))
+    for row in connection.execute(sa.select(table.c.id, table.c.note, table.c.request)).all():
+        note = "" if word.search(row.note) else row.note
+        with contextlib.suppress(ValueError):
+            request = json.dumps(renamed(json.loads(row.request), names), ensure_ascii=False)
+            if request != json.dumps(json.loads(row.request), ensure_ascii=False):
+                connection.execute(table.update().where(table.c.id == row.id).values(request=request))
+        if note != row.note:
+            connection.execute(table.update().where(table.c.id == row.id).values(note=note))
+
+
+def _vacuum(file: Path) -> None:
+    try:
+        with contextlib.closing(sqlite3.connect(file, timeout=30)) as connection:
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.OperationalError as error:
+        log.warning("free pages of %s may still hold old rows: %s", file.name, error)
