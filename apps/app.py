@@ -110,7 +110,8 @@ class RadloopApp(MONAILabelApp):
 
     def init_infers(self) -> dict[str, InferTask]:
         """One infer task a recipe."""
-        return {r.name: SegmentationInfer(r, self.folder, self.ledger, self.champions) for r in self.recipes}
+        withholds = self._datastore.blind.withholds  # type: ignore[attr-defined]
+        return {r.name: SegmentationInfer(r, self.folder, self.ledger, self.champions, withholds) for r in self.recipes}
 
     def init_trainers(self) -> dict[str, TrainTask]:
         """One train task a recipe, the main one first: viewers show its progress."""

@@ -97,6 +97,10 @@ def _report(options: argparse.Namespace, chosen: Measured, rows: list[StudyRow],
         say(f"trivial method on the same patients: Dice {trivial['trivial_dice']}")
         say(f"difference: {trivial['difference']}")
         summary["metrics"] |= {name: vars(interval) for name, interval in trivial.items()}
+    for name, part in summary.get("readings", {}).items():
+        if "dice" in part["metrics"]:
+            middle, low, high = _limits(part["metrics"]["dice"])
+            say(f"{plural(part['patients'], 'patient')} with {name} labels: Dice {middle} ({low} to {high})")
     for note in (*chosen.notes, *left_out):
         say(note)
     if options.json:

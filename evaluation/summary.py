@@ -79,11 +79,21 @@ def intervals(rows: Sequence[StudyRow], *, seed: int = 0) -> dict[str, Interval]
 def summarise(recipe: str, version: int | str, rows: Sequence[StudyRow], *, seed: int = 0) -> dict[str, Any]:
     """What `--json` writes: `{"recipe", "version", "n", "patients", "metrics": {name: {"value", "low", "high"}}}`.
 
-    `n` counts studies, `patients` patients; limits are null where a metric has one patient only.
+    `n` counts studies, `patients` patients; limits are null where a metric has one patient only. Where it is known what
+    readers had seen, `"readings": {"blind": {...}, "anchored": {...}}` has the same three of each part.
     """
+    parts = {"blind": [row for row in rows if row.blind], "anchored": [row for row in rows if row.blind is False]}
+    readings = {name: _figures(part, seed) for name, part in parts.items() if part}
     return {
         "recipe": recipe,
         "version": version,
+        **_figures(rows, seed),
+        **({"readings": readings} if readings else {}),
+    }
+
+
+def _figures(rows: Sequence[StudyRow], seed: int) -> dict[str, Any]:
+    return {
         "n": len(rows),
         "patients": len({row.patient for row in rows}),
         "metrics": {

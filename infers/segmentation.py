@@ -7,6 +7,7 @@ import math
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +17,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from radloop.recipes.errors import BadInput, NoSpace, RadloopError
 from radloop.recipes.recipe import Recipe
+from radloop.studies.blind import WITHHELD
 from radloop.studies.files import writing
 from radloop.studies.folder import MASK_ENDINGS, StudiesFolder, split_ending
 from radloop.studies.images import mask_extension, read_header, read_study, write_mask
@@ -72,12 +74,20 @@ class SegmentationInfer(InferTask):
         folder: the studies.
         ledger: where it is written down who was shown which version.
         serving: the versions that serve, and their predictors.
+        withholds: whether a study (first), for a recipe and a client, is to be read without an answer.
     """
 
-    def __init__(self, recipe: Recipe, folder: StudiesFolder, ledger: Ledger, serving: Serving) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: StudiesFolder,
+        ledger: Ledger,
+        serving: Serving,
+        withholds: Callable[[str, str, str], bool] = lambda *_: False,
+    ) -> None:
         super().__init__(InferType.SEGMENTATION, dict(recipe.labels), recipe.dimension, recipe.title or recipe.name, {})
         self.recipe, self._folder, self._ledger = recipe, folder, ledger
-        self._serving, self._shown = serving, ShownAnswers(ledger)
+        self._serving, self._shown, self._withholds = serving, ShownAnswers(ledger), withholds
 
     def is_valid(self) -> bool:
         """Always: before the first model it answers with an empty mask, so that viewers list it."""
@@ -109,21 +119,25 @@ class SegmentationInfer(InferTask):
         """
         study = request.get("study")
         paths = self._paths(study, request.get("image"))
-        answer = self.answer(paths)
+        client = str(request.get("client_id") or "unknown")
+        # A batch asks for proposals, not for what somebody is about to read.
+        reads = bool(study) and not request.get("save_label")
+        withheld = reads and self._withholds(str(study), self.recipe.name, client) and bool(self.get_path())
+        answer = self.nothing(paths) if withheld else self.answer(paths)
         started = time.monotonic()
         file = _save(answer, request.get("result_extension") or mask_extension(paths[0]))
         answer.seconds["write"] = time.monotonic() - started
-        params = self._params(answer)
+        params = self._params(answer) | ({"withheld": True, "message": WITHHELD} if withheld else {})
         # A local volume that is uploaded later becomes a study of the name by which the viewer calls it.
-        params["warnings"] += self._remember(study or request.get("shown_as"), request.get("client_id"), answer)
+        params["warnings"] += self._remember(study or request.get("shown_as"), client, answer)
         return file, params
 
-    def _remember(self, study: str | None, client: str | None, answer: Answer) -> list[str]:
+    def _remember(self, study: str | None, client: str, answer: Answer) -> list[str]:
         """Writes down who was shown what; gives a warning where it cannot be, for the answer itself is good."""
         if not study or not answer.version:
             return []
         try:
-            self._shown.record(study, self.recipe.name, client or "unknown", str(answer.version.number), answer.mask)
+            self._shown.record(study, self.recipe.name, client, str(answer.version.number), answer.mask)
         except RadloopError as error:
             logger.warning(
                 "%s was shown version %d, which is not written down: %s", study, answer.version.number, error
@@ -134,11 +148,9 @@ class SegmentationInfer(InferTask):
     def answer(self, paths: tuple[Path, ...]) -> Answer:
         """The mask of a study's channels; empty before the first model."""
         version = self._serving.of(self.recipe.name)
-        started = time.monotonic()
         if version is None:
-            shape, affine = read_header(paths[0])
-            empty = np.zeros(shape, np.uint8)
-            return Answer(empty, affine, dict(self.recipe.labels), None, {"read": time.monotonic() - started})
+            return self.nothing(paths)
+        started = time.monotonic()
         with ONE_AT_A_TIME:  # also for reading: many who wait must not hold a CT each
             begun = time.monotonic()
             volume = read_study(paths)
@@ -147,6 +159,13 @@ class SegmentationInfer(InferTask):
             found = predictor.predict(volume)
         seconds = {"wait": begun - started, "read": read - begun, "predict": time.monotonic() - read}
         return Answer(found.mask, found.affine, dict(predictor.recipe.labels), version, seconds)
+
+    def nothing(self, paths: tuple[Path, ...]) -> Answer:
+        """An empty mask on a study's voxels, of no version."""
+        started = time.monotonic()
+        shape, affine = read_header(paths[0])
+        empty = np.zeros(shape, np.uint8)
+        return Answer(empty, affine, dict(self.recipe.labels), None, {"read": time.monotonic() - started})
 
     def finds_something(self, study_id: str) -> bool:
         """Whether the serving version marks anything in a study; False before the first model."""

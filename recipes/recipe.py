@@ -96,12 +96,14 @@ class Gate(Part):
         retrain_after: new labels that start a training by themselves; 0 never does.
         label_margins: label -> margin of its own, where one label may fall further, or less far, than the mean over
             labels; `margin` for the others.
+        blind: whether readers meet held-out studies without a proposal until they have labelled them.
     """
 
     margin: float = Field(default=0.02, gt=0, lt=1)
     label_margins: dict[str, Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=dict)
     first_model_after: int = Field(default=5, ge=1)
     retrain_after: int = Field(default=0, ge=0)
+    blind: bool = True
 
 
 class Recipe(Part):

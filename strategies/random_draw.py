@@ -48,7 +48,7 @@ class RandomDraw(Strategy):
         choice = {"recipe": [ANY, *self._recipes]} if len(self._recipes) > 1 else {}
         return {**super().info(), "config": choice}
 
-    def __call__(self, request: dict[str, Any], datastore: FolderDatastore) -> dict[str, str]:
+    def __call__(self, request: dict[str, Any], datastore: FolderDatastore) -> dict[str, Any]:
         """The next study for a client.
 
         Args:
@@ -56,10 +56,20 @@ class RandomDraw(Strategy):
             datastore: the studies.
 
         Returns:
-            `{"id": ...}`, with `reason` where the gate needs the study, or an empty dict where every study is labelled
-            or being read by somebody else.
+            `{"id": ...}`, with `reason` where the gate needs the study and `blind` where it is to be read without an
+            answer first; an empty dict where every study is labelled or being read by somebody else.
         """
         client = str(request.get("client_id") or "unknown")
+        offer = self._choose(request, client, datastore)
+        if not offer:
+            return {}
+        datastore.blind.offer(offer["id"], client)
+        recipe = request.get("recipe")
+        blind = datastore.blind.due([offer["id"]], recipe if recipe in self._recipes else None)
+        return {**offer, "blind": True} if blind else offer
+
+    def _choose(self, request: dict[str, Any], client: str, datastore: FolderDatastore) -> dict[str, Any]:
+        """A study, reserved for the client, and why; empty where none is free."""
         studies = datastore.folder.studies()
         tiers = _tiers(list(studies), datastore, request.get("recipe"))
         sides = study_sides(studies, datastore.ledger)

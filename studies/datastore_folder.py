@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from radloop.recipes.errors import BadInput, BadLabel, Conflict, NoSpace, NotFou
 from radloop.recipes.recipe import Recipe
 from radloop.studies.accept import accept_label, sync_view
 from radloop.studies.archive import write_archive
+from radloop.studies.blind import BlindReading
 from radloop.studies.display import display_file
 from radloop.studies.files import write_whole, writing
 from radloop.studies.fitting import fit_mask
@@ -63,7 +64,8 @@ class FolderDatastore(Datastore):
         champion_found: Callable[[Recipe, str], bool] | None = None,
     ) -> None:
         self.folder, self.home, self.ledger, self.recipes = folder, home, ledger, tuple(recipes)
-        self.proposals = Proposals(folder, home)
+        self.blind = BlindReading(folder, ledger, self.recipes)
+        self.proposals = Proposals(folder, home, self._read_blind)
         self.given = GivenLabels(folder, ledger, self.recipes)
         self._found, self._shown = champion_found, ShownAnswers(ledger, self.proposals)
         self._info = InfoStore(home.path / "info")
@@ -254,6 +256,13 @@ class FolderDatastore(Datastore):
         if _known_tag(tag) == ORIGINAL:
             return self.proposals.find(study_id) is not None
         return bool(self.given.of(study_id, tag))
+
+    def _read_blind(self, studies: Collection[str]) -> set[str]:
+        """Those of these studies whose proposal is of a recipe that they are to be read blind for."""
+        made_for: dict[str | None, set[str]] = {}
+        for study_id in studies:
+            made_for.setdefault(self._info.get(f"labels-{ORIGINAL}", study_id).get("model"), set()).add(study_id)
+        return {one for recipe, those in made_for.items() for one in self.blind.due(those, recipe)}
 
     def _made_for(self, study_id: str) -> list[Recipe]:
         """The recipes served, that of a study's proposal first."""

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,33 +43,41 @@ class Proposals:
     Args:
         folder: the studies.
         home: where proposals go when the studies are read-only, and those replaced or taken away always.
+        hidden: which of these studies are to be read without a proposal; theirs stay where they lie.
     """
 
-    def __init__(self, folder: StudiesFolder, home: Home) -> None:
-        self._folder, self._home = folder, home
+    def __init__(
+        self,
+        folder: StudiesFolder,
+        home: Home,
+        hidden: Callable[[Collection[str]], Collection[str]] = lambda _: (),
+    ) -> None:
+        self._folder, self._home, self._hidden = folder, home, hidden
         self._stand_in = home.path / "view" / "original"
         self._looked: dict[str, tuple[tuple[object, ...], Proposal]] = {}
 
     def find(self, study_id: str) -> Path | None:
-        """The file of a study's proposal as it lies there, or None."""
-        return next((path for folder in self._folders() if (path := find_mask(folder, study_id))), None)
+        """The file of a study's proposal as it lies there; None where there is none, or it is hidden."""
+        path = self._lying(study_id)
+        return None if path is None or self._hidden([study_id]) else path
 
     def files(self) -> dict[str, Path]:
-        """The file of every proposal by study id."""
+        """The file of every proposal that is not hidden, by study id."""
         found: dict[str, Path] = {}
         for folder in self._folders():
             for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
                 study_id, ending = split_ending(name, MASK_ENDINGS)
                 if ending and not name.startswith("."):
                     found.setdefault(study_id, folder / name)
-        return found
+        hidden = set(self._hidden(found)) if found else set()
+        return {study_id: path for study_id, path in found.items() if study_id not in hidden}
 
     def ids(self) -> set[str]:
-        """Studies that have a proposal."""
+        """Studies that have a proposal which is not hidden."""
         return set(self.files())
 
     def readable(self, study_id: str, recipes: Sequence[Recipe]) -> Proposal | None:
-        """A study's proposal with its names, or None where there is none.
+        """A study's proposal with its names, or None where there is none or it is hidden.
 
         A file that names its segments is given with the ids of the first recipe that has one of the names; else its
         values are ids of the first recipe that has them all.
@@ -114,7 +122,7 @@ class Proposals:
         study = self._folder.study(study_id)
         fitted = fit_mask(study, recipe, upload, label_info, others, shown=True)
         folder, ending = self._folders()[0], mask_extension(study.channels[0])
-        new, old = folder / f"{study_id}{ending}", self.find(study_id)
+        new, old = folder / f"{study_id}{ending}", self._lying(study_id)
         with (
             writing(f"the proposal of {study_id}"),
             tempfile.TemporaryDirectory(dir=self._home.cache, ignore_cleanup_errors=True) as scratch,
@@ -133,10 +141,13 @@ class Proposals:
 
     def remove(self, study_id: str) -> None:
         """Moves a study's proposal to `<home>/removed`."""
-        while path := self.find(study_id):
+        while path := self._lying(study_id):
             self._keep_copy(path)
             with writing(path.name):
                 path.unlink()
+
+    def _lying(self, study_id: str) -> Path | None:
+        return next((path for folder in self._folders() if (path := find_mask(folder, study_id))), None)
 
     def _look(self, study_id: str, path: Path, recipes: Sequence[Recipe]) -> Proposal:
         mask, in_file = read_named_mask(path)

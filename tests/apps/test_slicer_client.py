@@ -137,3 +137,38 @@ def test_submit_touches_the_recipe_it_was_made_for(client, server, kit: SimpleNa
     assert submit("b.nii.gz", drawn) == [("tiny", "final"), ("second", "final")]  # and here they are not
     client.infer("second", "two questions", dict(INFER))
     assert submit("c.nii.gz", np.full(kit.shape, 3)) == [("second", "final")]  # accepted as it is
+
+
+def test_a_held_out_study_is_read_before_the_answer_is_shown(
+    client, server, kit: SimpleNamespace, tmp_path: Path
+) -> None:
+    """As the module does it: Next Sample, then the automatic question, then the reader's own."""
+    kit.publish(server.home)
+    time.sleep(1.5)
+    for number in range(40):
+        kit.make_study(server.studies, f"blind{number:02d}", number)
+    for _ in range(60):
+        sample = client.next_sample("random", {"recipe": "tiny"})
+        if sample.get("blind"):
+            break
+        file, params = client.infer("tiny", sample["id"], dict(INFER))
+        assert params["version"], "a study of the training side is answered at once"
+    assert sample["blind"]
+    file, params = client.infer("tiny", sample["id"], dict(INFER))
+    assert params["withheld"]
+    assert "ask again" in params["message"]
+    assert not itk.array_from_image(itk.imread(file)).any()
+    scene = [{"name": "lesion", "idx": 1}]
+    mask = str(kit.mask_file(tmp_path / "mask.nii.gz"))
+    client.save_label(sample["id"], mask, params={"label_info": scene})
+
+    def seen() -> str:
+        known = server.get("/datastore/label/info", params={"label": sample["id"], "tag": "final"}).json()
+        return str(known["labels"][0]["shown_version"])
+
+    assert seen() == ""
+    file, params = client.infer("tiny", sample["id"], dict(INFER))
+    assert params["version"]
+    assert itk.array_from_image(itk.imread(file)).any()
+    client.save_label(sample["id"], mask, params={"label_info": scene})
+    assert seen() == str(params["version"])

@@ -66,12 +66,22 @@ def test_the_summary_has_the_documented_form(tmp_path: Path) -> None:
     summary = summarise("liver", 3, ROWS)
     write_json(tmp_path / "new" / "out.json", summary)
     read = json.loads((tmp_path / "new" / "out.json").read_text())
-    assert list(read) == ["recipe", "version", "n", "patients", "metrics"]
+    assert list(read) == ["recipe", "version", "n", "patients", "metrics", "readings"]
     assert (read["recipe"], read["version"], read["n"], read["patients"]) == ("liver", 3, 3, 2)
     assert list(read["metrics"]) == ["dice", "dice.liver", "dice.tumour", "hd95", "hd95.liver"]
     for found in read["metrics"].values():
         assert list(found) == ["value", "low", "high"]
         assert found["low"] <= found["value"] <= found["high"]
+
+
+def test_blind_and_anchored_labels_have_figures_of_their_own_where_known() -> None:
+    readings = summarise("liver", 3, ROWS)["readings"]
+    assert list(readings) == ["blind", "anchored"]
+    assert [(of["n"], of["patients"]) for of in readings.values()] == [(1, 1), (1, 1)]
+    assert readings["blind"]["metrics"]["dice"]["value"] == pytest.approx(0.7)
+    assert readings["anchored"]["metrics"]["dice"]["value"] == pytest.approx(0.7)
+    assert readings["anchored"]["metrics"]["hd95"]["value"] == pytest.approx(5)
+    assert "readings" not in summarise("liver", 3, ROWS[2:])
 
 
 def test_a_patient_counts_once_and_what_has_no_value_not_at_all() -> None:
