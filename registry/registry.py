@@ -220,16 +220,22 @@ class Registry:
                     "now; train again to compare it with that one"
                 )
                 raise Conflict(msg)
-            tags = {"promoted": now()}
+            if serving:  # where a crash kept it from being written down that it serves
+                self._note_promoted(recipe, self._entry(recipe, serving))
             # Going back along the chain of champions keeps it; anything else becomes its new end.
             if serving and number not in (serving, *self._ancestors(recipe, serving)):
-                tags["previous"] = str(serving)
-            self._store.tag(recipe, entry.key, tags)
+                self._store.tag(recipe, entry.key, {"previous": str(serving)})
             self._store.point(recipe, entry.key)
+            self._note_promoted(recipe, entry)
         with self._thread_lock:
             self._verified.add((recipe, number))
             self._looked.pop(recipe, None)
         return self.version(recipe, number)
+
+    def _note_promoted(self, recipe: str, entry: Entry) -> None:
+        """Writes down that a version serves, which tells a former one from one that never did."""
+        if "promoted" not in entry.tags:
+            self._store.tag(recipe, entry.key, {"promoted": now()})
 
     def _previous(self, recipe: str) -> int:
         serving = self._store.champion(recipe)

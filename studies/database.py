@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from radloop.studies.tables import REVISION, settings
 _FULL = ("disk is full", "readonly database", "unable to open database", "disk i/o error", "no space left")
 _DAMAGED = ("malformed", "not a database")
 _READ = "radloop_read"
+_PATIENCE = 30  # seconds that a write waits for another process
 _LOCK = 20260114  # any number, the same in every process
 
 
@@ -83,7 +85,7 @@ class Database:
         try:
             # A server that was restarted is found again, instead of one refusal for each connection that was open.
             self._engine = sa.create_engine(
-                address, connect_args={"timeout": 30} if sqlite else {}, pool_pre_ping=not sqlite
+                address, connect_args={"timeout": _PATIENCE} if sqlite else {}, pool_pre_ping=not sqlite
             )
         except (ModuleNotFoundError, sa.exc.NoSuchModuleError) as error:
             msg = f"RADLOOP_LEDGER names {address.drivername}, which is not there ({error}); "
@@ -171,9 +173,23 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     # SQLAlchemy's begin event starts transactions; the driver's own habit of starting them late is off.
     connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    cursor.execute(f"PRAGMA busy_timeout={1000 * _PATIENCE}")
+    _to_wal(cursor)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _to_wal(cursor: sqlite3.Cursor) -> None:
+    """SQLite does not wait by itself for another process that makes the same new file a write-ahead log."""
+    until = time.monotonic() + _PATIENCE
+    while cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.02)
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
@@ -194,7 +210,7 @@ def _named_errors(advice: Callable[[], str]) -> Iterator[None]:
             msg = f"cannot write the ledger: {text}; free some space or allow writing, then send it again"
             raise NoSpace(msg) from error
         if "locked" in text.lower():
-            msg = "the ledger is busy: another process has held it for 30 seconds; try again"
+            msg = f"the ledger is busy: another process has held it for {_PATIENCE} seconds; try again"
             raise Conflict(msg) from error
         if not isinstance(error.orig, sqlite3.Error):
             msg = f"the ledger's database does not answer: {text}; start it, or set RADLOOP_LEDGER right"

@@ -15,12 +15,13 @@ from radloop.studies.home import Home
 
 CASES = {
     # recipe: what is done, and the call to MLflow that is never made: the n-th of those that write
-    "promote_between_tags": ("registry.promote(registry.version(recipe, 3))", 2),
-    "promote_before_alias": ("registry.promote(registry.version(recipe, 3))", 3),
-    "back_before_alias": ("registry.rollback(recipe)", 2),
-    "back_to_a_number": ("registry.rollback(recipe, 3)", 3),
+    "promote_at_once": ("registry.promote(registry.version(recipe, 3))", 1),
+    "promote_before_alias": ("registry.promote(registry.version(recipe, 3))", 2),
+    "back_before_alias": ("registry.rollback(recipe)", 1),
+    "back_to_a_number": ("registry.rollback(recipe, 3)", 2),
     "hold_before_reason": ("registry.hold(registry.version(recipe, 3), 'two judgements')", 2),
 }
+MOVED = {"promote_after_alias": ("registry.promote(registry.version(recipe, 3))", 3)}
 
 DIE = """
 import json, os, signal, sys
@@ -53,19 +54,23 @@ for recipe, (what, number) in json.loads(sys.argv[2]).items():
 """
 
 
-def test_the_version_that_served_goes_on_serving_and_every_way_stays_open(home: Home, registry: Registry) -> None:
-    """Versions 1 and 2 served, 2 serves, 3 waits; then the process is killed."""
-    for recipe in CASES:
+def killed(home: Home, registry: Registry, cases: dict[str, tuple[str, int]]) -> Registry:
+    """Versions 1 and 2 served, 2 serves, 3 waits; then the process of each case is killed."""
+    for recipe in cases:
         for content in (b"one", b"two", b"three"):
             staged = registry.stage(recipe)
             (staged / "model.pt").write_bytes(content)
             version = registry.publish(Recipe(name=recipe, labels={"organ": 1}), staged, {})
             if content != b"three":
                 registry.promote(version)
-    command = [sys.executable, "-c", DIE, str(home.path), json.dumps(CASES)]
+    command = [sys.executable, "-c", DIE, str(home.path), json.dumps(cases)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["-9"] * len(CASES), done.stderr
-    registry = Registry(home, look_every=0)
+    assert done.stdout.split() == ["-9"] * len(cases), done.stderr
+    return Registry(home, look_every=0)
+
+
+def test_the_version_that_served_goes_on_serving_and_every_way_stays_open(home: Home, registry: Registry) -> None:
+    registry = killed(home, registry, CASES)
     for recipe in CASES:
         champion = registry.champion(recipe)
         assert (champion.number, champion.weights.read_bytes()) == (2, b"two"), recipe
@@ -77,3 +82,11 @@ def test_the_version_that_served_goes_on_serving_and_every_way_stays_open(home: 
         assert registry.rollback(recipe).number == 1, recipe
         assert registry.rollback(recipe, 3).weights.read_bytes() == b"three", recipe
         assert registry.rollback(recipe).number in (1, 2), recipe
+
+
+def test_what_serves_after_the_alias_moved_is_known_to_have_served(home: Home, registry: Registry) -> None:
+    registry = killed(home, registry, MOVED)
+    (recipe,) = MOVED
+    assert registry.champion(recipe).number == 3
+    assert registry.rollback(recipe).number == 2
+    assert [version.state for version in registry.versions(recipe)] == ["former", "champion", "former"]

@@ -134,7 +134,7 @@ def test_nothing_leaves_the_machine(tmp_path: Path, home: Home, order: str) -> N
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found.pop("seconds") < 3  # of the processor, so that a busy machine does not decide
+    assert found.pop("seconds") < 20  # of the processor; a slow machine takes 4, what retries takes minutes
     assert found == {"reached": [], "number": 1, "client": "None", "disabled": True, "excused": False}
     assert done.stderr == ""
     if order == "first":
