@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm, t
 
-from radloop.evaluation.gate_rule import ALPHA, FULL, SPENT, SUPERIOR, WORST_FALL, alpha_of
+from radloop.evaluation.compare import ALPHA, FULL, SUPERIOR, WORST_FALL
+from radloop.evaluation.gate_rule import SPENT, alpha_of
 
 HERE = Path(__file__).parent
 PATIENTS = (3, 6, 12, 25, 40)

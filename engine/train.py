@@ -13,7 +13,7 @@ import torch
 from radloop.engine.assess import CaseScore
 from radloop.engine.fit import Cancelled, FitReport, Progress, fit
 from radloop.engine.running import Run
-from radloop.engine.verdict import HeldOut, Verdict, opponents
+from radloop.engine.verdict import HeldOut, Verdict, levels, opponents
 from radloop.evaluation.gate_rule import Decision
 from radloop.networks.topology import topology
 from radloop.recipes.errors import BadInput, Conflict
@@ -129,7 +129,7 @@ def train_version(
             "last_row": last_row,
             "training": run.id if run else None,
             "judged_against": champion.number if champion else None,
-            "reference": _reference(champion, verdict.decision),
+            "reference": _reference(recipe, champion, verdict.decision),
         }
         manifest = _manifest(sides, report, verdict, asked | lineage)
         _stop_if(cancelled, recipe)
@@ -197,11 +197,14 @@ def _to_start_from(registry: Registry, ledger: Ledger, champion: Version | None,
     return champion
 
 
-def _reference(champion: Version | None, decision: Decision | None) -> int | None:
-    """The version whose level the next challengers must keep; None: the new version itself, shown to be better."""
-    if champion is None or decision is None or decision.superior:
+def _reference(recipe: Recipe, champion: Version | None, decision: Decision | None) -> dict[str, int] | None:
+    """Label -> the version whose level the next challengers must keep; this version itself where none is named.
+
+    It sets the level where it was shown to be better, or was compared as a first model.
+    """
+    if champion is None or decision is None or decision.superior or decision.first:
         return None
-    return champion.manifest.get("reference") or champion.number
+    return {name: number for name, number in levels(champion).items() if name in recipe.labels}
 
 
 def _settle(registry: Registry, version: Version, decision: Decision | None, over: int | None) -> Version:

@@ -18,7 +18,7 @@ import torch
 from radloop.engine.assess import CaseScore, assess, label_scores, patient_scores
 from radloop.engine.baseline import baseline_cases
 from radloop.engine.predictor import Predictor
-from radloop.evaluation.gate_rule import FULL, Decision, judge, reconcile
+from radloop.evaluation.gate_rule import FULL, Decision, Level, judge, reconcile
 from radloop.recipes.errors import RadloopError
 from radloop.recipes.recipe import Recipe
 from radloop.registry.registry import Registry
@@ -60,45 +60,66 @@ class Opponents:
 
     Attributes:
         champion: the version that serves, or None.
-        reference: the version that the champion's line was last shown better at; None where that is the champion.
+        references: versions that the champion's line was last shown better at, each with the labels it was shown for;
+            none where that is the champion.
         looks: full judgements so far on some of the same patients.
-        proven: whether the champion passed a full judgement.
+        proven: labels on which the champion was shown to beat the trivial method.
     """
 
     champion: Version | None = None
-    reference: Version | None = None
+    references: tuple[tuple[Version, tuple[str, ...]], ...] = ()
     looks: int = 0
-    proven: bool = True
+    proven: tuple[str, ...] = ()
 
 
 def opponents(registry: Registry, recipe: str, champion: Version | None, cases: Sequence[Case]) -> Opponents:
     """The opponents of a challenger on these held-out cases."""
+    looks = _looks(registry, recipe, cases, first=champion is None)
     if champion is None:
-        return Opponents()
+        return Opponents(looks=looks)
+    return Opponents(champion, _references(registry, champion), looks, _proven(champion))
+
+
+def levels(version: Version) -> dict[str, int]:
+    """Label -> number of the version that set its level: the last one shown to be better, else the first to have it."""
+    set_by = version.manifest.get("reference")
+    names = version.load_recipe().label_names
+    if isinstance(set_by, dict):
+        return {name: int(set_by.get(name) or version.number) for name in names}
+    return dict.fromkeys(names, int(set_by or version.number))
+
+
+def _references(registry: Registry, champion: Version) -> tuple[tuple[Version, tuple[str, ...]], ...]:
+    by_number: dict[int, list[str]] = {}
+    for name, number in levels(champion).items():
+        by_number.setdefault(number, []).append(name)
+    found = []
+    for number in sorted(by_number.keys() - {champion.number}):
+        try:
+            version = registry.version(champion.recipe, number)
+            verify(version)
+        except RadloopError as error:
+            logger.warning("%s version %s is no reference any more: %s", champion.recipe, number, error)
+            continue
+        found.append((version, tuple(by_number[number])))
+    return tuple(found)
+
+
+def _proven(champion: Version) -> tuple[str, ...]:
+    """What the gate said when it was judged; of versions that served against its word, nothing."""
     gate = champion.manifest.get("gate") or {}
-    proven = not gate.get("provisional", False)
-    return Opponents(champion, _reference(registry, champion), _looks(registry, recipe, cases), proven)
+    if "proven" in gate:
+        return tuple(gate["proven"])
+    full = gate.get("serves") and not gate.get("provisional")  # of an older release
+    return champion.load_recipe().label_names if full else ()
 
 
-def _reference(registry: Registry, champion: Version) -> Version | None:
-    number = champion.manifest.get("reference")
-    if number in (None, champion.number):
-        return None
-    try:
-        version = registry.version(champion.recipe, int(number))
-        verify(version)
-    except RadloopError as error:
-        logger.warning("%s version %s is no reference any more: %s", champion.recipe, number, error)
-        return None
-    return version
-
-
-def _looks(registry: Registry, recipe: str, cases: Sequence[Case]) -> int:
-    """How many versions were fully judged against a champion on some of these patients."""
+def _looks(registry: Registry, recipe: str, cases: Sequence[Case], *, first: bool) -> int:
+    """How many versions were fully judged on some of these patients, as first models or against a champion."""
     patients = {case.patient for case in cases}
 
     def counts(manifest: Mapping[str, Any]) -> bool:
-        full = (manifest.get("gate") or {}).get("n", 0) >= FULL and manifest.get("champion") is not None
+        full = (manifest.get("gate") or {}).get("n", 0) >= FULL and (manifest.get("champion") is None) == first
         return full and not patients.isdisjoint(manifest.get("held_out") or ())
 
     return sum(counts(version.manifest) for version in registry.versions(recipe))
@@ -134,7 +155,7 @@ class Verdict:
     stop: Callable[[], None] = lambda: None
     scores: list[CaseScore] = field(default_factory=list)
     champion: list[CaseScore] | None = None
-    reference: list[CaseScore] | None = None
+    references: list[list[CaseScore]] = field(default_factory=list)
     baseline: list[CaseScore] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     decision: Decision | None = None
@@ -145,7 +166,8 @@ class Verdict:
         """Score the challenger and its opponents on the same cases, then ask the gate."""
         begun = time.monotonic()
         self.scores = self._assess(Predictor(self.recipe, weights, self.device))
-        self.champion, self.reference = self._version(against.champion), self._version(against.reference)
+        self.champion = None if against.champion is None else self._version(against.champion)
+        self.references = [self._version(version) for version, _ in against.references]
         self.baseline = baseline_cases(self.recipe, self.train, self.held_out.every, self.cache)
         if judged:
             self._judge(against)
@@ -167,39 +189,54 @@ class Verdict:
         return told
 
     def _judge(self, against: Opponents) -> None:
-        now = self._ask(blind_first(self.held_out.now), against)
+        cases = blind_first(self.held_out.now)
+        now = self._ask(cases, against)
         self.decision = now
         if self.held_out.before is not None and self.held_out.new:
-            self.without = self._ask(blind_first(self.held_out.before), against)
+            before = self.held_out.before
+            if len(cases) < len(self.held_out.now):  # blind labels decide: anchored ones would lean to the champion
+                before = [case for case in before if case.blind]
+            self.without = self._ask(blind_first(before), against)
             authors = sorted({case.author for case in self.held_out.new if case.author})
             self.decision = reconcile(now, self.without, authors)
 
     def _ask(self, cases: Sequence[Case], against: Opponents) -> Decision:
         rows = {case.row for case in cases}
 
-        def of(scores: list[CaseScore] | None) -> list[CaseScore] | None:
-            return None if scores is None else _of(scores, rows)
+        def mean(scores: list[CaseScore]) -> dict[str, float]:
+            return patient_scores(_of(scores, rows))
 
-        champion, reference = of(self.champion), of(self.reference)
-        baseline = _of(self.baseline, rows)
+        def by_label(scores: list[CaseScore]) -> dict[str, dict[str, float]]:
+            return label_scores(_of(scores, rows))
+
+        def level(scores: list[CaseScore], names: Sequence[str]) -> Level:
+            return Level(mean(scores), {name: of for name, of in by_label(scores).items() if name in names})
+
+        names, champion = self.recipe.label_names, against.champion
+        pairs = zip(self.references, against.references, strict=True)
         return judge(
-            patient_scores(_of(self.scores, rows)),
-            None if champion is None else patient_scores(champion),
-            patient_scores(baseline),
+            mean(self.scores),
+            None if self.champion is None else mean(self.champion),
+            mean(self.baseline),
             self.recipe.gate.margin,
-            challenger_labels=label_scores(_of(self.scores, rows)),
-            champion_labels=label_scores(champion or []),
-            baseline_labels=label_scores(baseline),
+            challenger_labels=by_label(self.scores),
+            champion_labels=by_label(self.champion or []),
+            baseline_labels=by_label(self.baseline),
             label_margins=self.recipe.gate.label_margins,
-            reference=None if reference is None else patient_scores(reference),
-            reference_labels=label_scores(reference or []),
+            references=[level(scores, shown) for scores, (_, shown) in pairs],
             looks=against.looks,
+            names=names,
+            shared=champion is not None and not set(names).isdisjoint(champion.load_recipe().label_names),
             proven=against.proven,
+            unanswered=len(self._unanswered() & rows),
         )
 
-    def _version(self, version: Version | None) -> list[CaseScore] | None:
-        if version is None:
-            return None
+    def _unanswered(self) -> set[int]:
+        """Held-out labels that the champion or the trivial method can be measured on, and the challenger cannot."""
+        others = {score.row for score in (*(self.champion or ()), *self.baseline)}
+        return others - {score.row for score in self.scores}
+
+    def _version(self, version: Version) -> list[CaseScore]:
         return self._assess(Predictor(version.load_recipe(), version.weights, self.device))
 
     def _assess(self, predictor: Predictor) -> list[CaseScore]:

@@ -7,63 +7,42 @@ on the patients who have both scores; a first model, having no champion, with th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from radloop.evaluation.intervals import paired_differences, paired_lower_bound
+from radloop.evaluation.compare import (
+    ALPHA,
+    FULL,
+    Decision,
+    PatientScores,
+    fallen_label,
+    first_model,
+    not_worse,
+)
 
-FULL = 6
-"""Held-out patients from which an interval over patients decides."""
-WORST_FALL = 5
-"""Margins that one patient may fall while the judgement is provisional."""
-ALPHA = 0.05
-"""How often a challenger worse by just the margin may pass the first judgement on these patients."""
+__all__ = ["ALPHA", "FULL", "SPENT", "Decision", "Level", "PatientScores", "alpha_of", "judge", "reconcile"]
+
 SPENT = 0.5
 """How fast that shrinks with further judgements on the same patients, ALPHA / k ** SPENT. Chosen by
 benchmarks/gate_error_rates.py: the steepest of the shapes tried that still accepts four of five challengers that are
 just as good, the last of fifty judgements on 25 patients included."""
-SUPERIOR = 0.05
-"""How often a challenger that is just as good may be taken for better, and so become the reference."""
-_ROUNDING = 1e-9  # scores are means of ratios: 0.82 - 0.80 is not exactly 0.02
 
-PatientScores = Mapping[str, float]
+LabelScores = Mapping[str, PatientScores]
 
 
-@dataclass(frozen=True)
-class Decision:
-    """What the gate says of a challenger.
+class Level(NamedTuple):
+    """A version that a challenger must not fall behind, on the labels whose level it set.
 
     Attributes:
-        serves: whether it may serve.
-        provisional: too few held-out labels for the full rule; the first full judgement may say otherwise.
-        reason: one sentence with the numbers.
-        needed: how many more held-out labelled patients a full judgement takes; 0 when this was one.
-        n: held-out patients compared.
-        difference: mean paired difference, challenger minus champion (or baseline); None when nothing was compared.
-        lower: one-sided lower bound of that mean, at confidence 1 - alpha; None under six patients.
-        held: not refused but waiting for a person.
-        alpha: the error rate allowed to this judgement; smaller, the more often these patients were asked before.
-        looks: how often they were asked before.
-        superior: shown to be better than what it was compared with, so that it sets the level from now on.
+        patients: patient -> score.
+        labels: label -> patient -> score, of those labels alone.
     """
 
-    serves: bool
-    provisional: bool
-    reason: str
-    needed: int
-    n: int
-    difference: float | None = None
-    lower: float | None = None
-    held: bool = False
-    alpha: float = ALPHA
-    looks: int = 0
-    superior: bool = False
-
-    def as_dict(self) -> dict[str, Any]:
-        """The decision for a version's manifest."""
-        return asdict(self)
+    patients: PatientScores
+    labels: LabelScores
 
 
 def judge(
@@ -72,14 +51,16 @@ def judge(
     baseline: PatientScores | None,
     margin: float,
     *,
-    challenger_labels: Mapping[str, PatientScores] | None = None,
-    champion_labels: Mapping[str, PatientScores] | None = None,
-    baseline_labels: Mapping[str, PatientScores] | None = None,
+    challenger_labels: LabelScores | None = None,
+    champion_labels: LabelScores | None = None,
+    baseline_labels: LabelScores | None = None,
     label_margins: Mapping[str, float] | None = None,
-    reference: PatientScores | None = None,
-    reference_labels: Mapping[str, PatientScores] | None = None,
+    references: Sequence[Level] = (),
     looks: int = 0,
-    proven: bool = True,
+    names: Sequence[str] = (),
+    shared: bool | None = None,
+    proven: Collection[str] | None = None,
+    unanswered: int = 0,
 ) -> Decision:
     """Whether the challenger may serve.
 
@@ -92,39 +73,43 @@ def judge(
         champion_labels: the same of the champion; where it lacks some, only those it has are compared.
         baseline_labels: the same of the trivial method.
         label_margins: margins of single labels; `margin` for the others.
-        reference: patient -> score of the version that the champion's line was last shown better with, where that is
-            not the champion; the challenger must not be worse than that one either.
-        reference_labels: label -> patient -> score of it.
+        references: the versions that the champion's line was last shown better with; none where that is the champion.
         looks: full judgements before this one on some of the same patients.
-        proven: whether the champion passed a full judgement; if not, the challenger is asked what a first model is.
+        names: the labels of the challenger's recipe.
+        shared: whether the champion's recipe has any of them; None: as the scores say.
+        proven: labels on which the champion was fully shown to beat the baseline; None: all of them.
+        unanswered: held-out labels that others can be measured on and the challenger cannot.
     """
     # A label that no held-out patient was asked about decides nothing.
-    ours, theirs, level = map(_asked, (challenger_labels, champion_labels, reference_labels))
-    named = {"challenger": challenger, "champion": champion, "reference": reference}
-    # A first model alone is compared with the baseline.
-    named |= {"baseline": baseline} if champion is None or not proven else {}
-    broken = _not_finite(named, {"challenger": ours, "champion": theirs, "reference": level})
+    ours, theirs = _asked(challenger_labels), _asked(champion_labels)
+    fresh = champion is None or not (_overlap(ours, theirs) if shared is None else shared)
+    named = {"challenger": challenger, "champion": champion}
+    named |= {f"reference {n}": of.patients for n, of in enumerate(references, start=1)}
+    # Only a first model, and a label that was never judged, is compared with the baseline.
+    named |= {"baseline": baseline} if fresh or not _all_proven(proven, ours) else {}
+    broken = _not_finite(named, {"challenger": ours, "champion": theirs})
+    if unanswered:
+        broken = f"it has no answer for {unanswered} held-out studies that were read before"
     if broken:
         return Decision(False, False, f"rejected: {broken}", max(0, FULL - len(challenger)), len(challenger))
-    if champion is None:
-        return _judge_first(challenger, baseline)
-    if champion_labels is not None and ours and not ours.keys() & theirs.keys():
-        first = _judge_first(challenger, baseline)
-        return replace(
-            first, reason=f"{first.reason}; judged as a first model: the champion answers none of its labels"
-        )
-    margins = _Margins(margin, label_margins or {})
     alpha = alpha_of(looks)
-    decision = _judge_next(*_on_shared(challenger, champion, ours, theirs), margin, alpha, "the champion's")
-    decision = _with_labels(decision, ours, theirs, margins)
-    if reference is not None:
-        against = _judge_next(*_on_shared(challenger, reference, ours, level), margin, alpha, "the reference's")
-        decision = _both(decision, _with_labels(against, ours, level, margins))
-    for label in sorted(ours.keys() - theirs.keys()) if theirs else ():
-        decision = _first_too(decision, ours[label], (baseline_labels or {}).get(label), f"new label {label!r}")
-    if not proven and decision.n >= FULL:
-        decision = _first_too(decision, challenger, baseline, "no version was fully judged before")
-    return replace(decision, alpha=alpha, looks=looks)
+    if champion is None:
+        decision = first_model(challenger, baseline, alpha)
+    elif fresh:
+        decision = first_model(challenger, baseline, alpha)
+        why = "judged as a first model: the champion answers none of its labels"
+        decision = replace(decision, reason=f"{decision.reason}; {why}")
+    elif challenger and not champion:
+        why = f"the champion could not be measured on any of the {len(challenger)} held-out patients"
+        return Decision(False, False, f"held for a person: {why}", 0, 0, held=True)
+    else:
+        margins = _Margins(margin, label_margins or {})
+        against = [(Level(champion, theirs), "the champion's")]
+        against += [(Level(of.patients, _asked(of.labels)), "the reference's") for of in references]
+        decision = _behind_none(challenger, ours, against, margins, alpha)
+        for scores, floor, why in _unproven(challenger, baseline, ours, theirs, baseline_labels or {}, proven):
+            decision = _first_too(decision, scores, floor, why)
+    return replace(_with_proven(decision, ours, names, proven, fresh), alpha=alpha, looks=looks)
 
 
 def alpha_of(looks: int, spent: float = SPENT) -> float:
@@ -150,7 +135,7 @@ def reconcile(with_batch: Decision, without: Decision | None, authors: Sequence[
         f"with them it {with_batch.reason}; without them it {without.reason}; look at those labels, then retract "
         "them with `radloop labels revoke` or let it serve with `radloop model rollback RECIPE VERSION`"
     )
-    return replace(with_batch, serves=False, held=True, superior=False, reason=reason)
+    return replace(with_batch, serves=False, held=True, superior=False, proven=[], reason=reason)
 
 
 class _Margins(NamedTuple):
@@ -163,12 +148,31 @@ class _Margins(NamedTuple):
         return self.labels.get(label, self.mean)
 
 
-def _asked(labels: Mapping[str, PatientScores] | None) -> dict[str, PatientScores]:
+def _asked(labels: LabelScores | None) -> dict[str, PatientScores]:
     return {label: scores for label, scores in (labels or {}).items() if scores}
 
 
+def _overlap(ours: LabelScores, theirs: LabelScores) -> bool:
+    return not ours or not theirs or not ours.keys().isdisjoint(theirs)
+
+
+def _all_proven(proven: Collection[str] | None, labels: Collection[str]) -> bool:
+    return proven is None or (bool(proven) and set(labels) <= set(proven))
+
+
+def _behind_none(
+    new: PatientScores, ours: LabelScores, against: Sequence[tuple[Level, str]], margins: _Margins, alpha: float
+) -> Decision:
+    """Not worse than the champion, the first of `against`, nor than any of the references."""
+    found = []
+    for level, whose in against:
+        one = not_worse(*_on_shared(new, level.patients, ours, level.labels), margins.mean, alpha, whose)
+        found.append(_with_labels(one, ours, level.labels, margins))
+    return reduce(_both, found)
+
+
 def _on_shared(
-    new: PatientScores, old: PatientScores, ours: Mapping[str, PatientScores], theirs: Mapping[str, PatientScores]
+    new: PatientScores, old: PatientScores, ours: LabelScores, theirs: LabelScores
 ) -> tuple[PatientScores, PatientScores]:
     """The scores to compare: over all labels, or over those that both have where one has labels the other lacks."""
     if not ours or not theirs or ours.keys() == theirs.keys():
@@ -183,10 +187,8 @@ def _mean_over(labels: Sequence[PatientScores]) -> dict[str, float]:
     return {p: fmean(scores[p] for scores in labels if p in scores) for p in sorted(patients)}
 
 
-def _with_labels(
-    decision: Decision, new: Mapping[str, PatientScores], old: Mapping[str, PatientScores], margins: _Margins
-) -> Decision:
-    fallen = _fallen_label(new, old, margins) if decision.serves else ""
+def _with_labels(decision: Decision, new: LabelScores, old: LabelScores, margins: _Margins) -> Decision:
+    fallen = fallen_label(new, old, margins.of) if decision.serves else ""
     if not fallen:
         return decision
     reason = f"rejected: {fallen}; {decision.reason} by the mean over labels"
@@ -203,95 +205,52 @@ def _both(champion: Decision, reference: Decision) -> Decision:
     return replace(champion, superior=champion.superior and reference.superior)
 
 
+def _unproven(
+    challenger: PatientScores,
+    baseline: PatientScores | None,
+    ours: LabelScores,
+    theirs: LabelScores,
+    floor: LabelScores,
+    proven: Collection[str] | None,
+) -> Iterator[tuple[PatientScores, PatientScores | None, str]]:
+    """What must also beat the baseline: labels that no version before was shown to, or all where none was."""
+    if proven is not None and not proven:
+        if len(challenger) >= FULL:
+            yield challenger, baseline, "no version was fully judged before"
+        known: Collection[str] = theirs.keys()
+    else:
+        known = theirs.keys() if proven is None else proven
+    for label in sorted(ours.keys() - set(known)) if theirs else ():
+        why = f"label {label!r} was never shown to beat it" if label in theirs else f"new label {label!r}"
+        yield ours[label], floor.get(label), why
+
+
 def _first_too(decision: Decision, scores: PatientScores, baseline: PatientScores | None, why: str) -> Decision:
     """The decision, if the scores also beat the trivial baseline as a first model's must."""
     if not decision.serves:
         return decision
-    first = _judge_first(scores, baseline)
+    first = first_model(scores, baseline)
     if first.serves or not scores:
         return decision
     return replace(decision, serves=False, superior=False, reason=f"rejected: {why}: {first.reason}")
 
 
-def _judge_first(challenger: PatientScores, baseline: PatientScores | None) -> Decision:
-    """A first model must beat the trivial baseline; without held-out labels it serves, marked provisional."""
-    differences = paired_differences(challenger, baseline or {})
-    n, needed = len(differences), max(0, FULL - len(differences))
-    if challenger and not n:
-        reason = f"rejected: no baseline score for the {len(challenger)} held-out patients; a first model must beat it"
-        return Decision(False, True, reason, needed, 0)
-    if not n:
-        reason = (
-            "serves provisionally: no held-out label yet, so nothing to judge it by, and no earlier model to lose; "
-            f"{needed} held-out labels are needed for a full judgement"
-        )
-        return Decision(True, True, reason, needed, 0)
-    mean = fmean(differences.values())
-    told = _told(challenger, baseline or {}, differences, "the trivial baseline's")
-    if n >= FULL:
-        lower = paired_lower_bound(list(differences.values()))
-        serves = lower > _ROUNDING
-        reason = f"{_verdict(serves)}: {told}, one-sided 95 % lower bound {lower:+.3f}, {_where(serves)} 0"
-        return Decision(serves, False, reason, 0, n, mean, lower)
-    serves = mean > _ROUNDING
-    reason = f"{_verdict(serves, True)}: {told}, {_where(serves)} 0; {_more(needed)}"
-    return Decision(serves, True, reason, needed, n, mean)
-
-
-def _judge_next(new: PatientScores, old: PatientScores, margin: float, alpha: float, whose: str) -> Decision:
-    """A later model must not be worse than the champion, or the reference, by more than the margin."""
-    differences = paired_differences(new, old)
-    n, needed = len(differences), max(0, FULL - len(differences))
-    if not n:
-        reason = (
-            "held for a person: no held-out label to compare it with the champion on, which goes on serving; "
-            f"1 held-out label allows a provisional judgement, {needed} a full one"
-        )
-        return Decision(False, True, reason, needed, 0, held=True)
-    mean = fmean(differences.values())
-    told = _told(new, old, differences, whose)
-    if n < FULL:
-        return _judge_few(differences, told, mean, margin)
-    values = list(differences.values())
-    lower = paired_lower_bound(values, 1 - alpha)
-    serves = lower > -margin + _ROUNDING
-    reason = f"{_verdict(serves)}: {told}, one-sided {_percent(alpha)} lower bound {lower:+.3f}, "
-    reason += f"{_where(serves)} {-margin:+.3f}"
-    if not serves and min(values) >= -margin - _ROUNDING:
-        reason += "; no patient fell by more than the margin, the differences are too uneven to be sure of the mean"
-    superior = serves and paired_lower_bound(values, 1 - SUPERIOR) > _ROUNDING
-    return Decision(serves, False, reason, 0, n, mean, lower, superior=superior)
-
-
-def _judge_few(differences: Mapping[str, float], told: str, mean: float, margin: float) -> Decision:
-    """Under six patients no interval is worth its name: the mean decides, and no patient may fall far."""
-    n, needed = len(differences), FULL - len(differences)
-    patient, worst = min(differences.items(), key=lambda item: item[1])
-    mean_holds = mean >= -margin - _ROUNDING
-    worst_holds = worst >= -WORST_FALL * margin - _ROUNDING
-    reason = f"{_verdict(mean_holds and worst_holds, True)}: {told}, "
-    reason += f"{'not below' if mean_holds else 'below'} {-margin:+.3f}"
-    if not worst_holds:
-        allowed = f"{WORST_FALL} margins ({WORST_FALL * margin:.3f})"
-        reason += f", but patient {patient!r} fell by {-worst:.3f}, more than {allowed}"
-    return Decision(mean_holds and worst_holds, True, f"{reason}; {_more(needed)}", needed, n, mean)
-
-
-def _fallen_label(new: Mapping[str, PatientScores], old: Mapping[str, PatientScores], margins: _Margins) -> str:
-    """The label whose mean fell furthest beyond its margin, in words, or an empty string."""
-    falls = {}
-    for label in sorted(new.keys() & old.keys()):
-        differences = paired_differences(new[label], old[label])
-        if differences and fmean(differences.values()) < -margins.of(label) - _ROUNDING:
-            falls[label] = (fmean(differences.values()), len(differences))
-    if not falls:
-        return ""
-    worst = min(falls, key=lambda label: falls[label][0] + margins.of(label))
-    mean, n = falls[worst]
-    return (
-        f"label {worst!r} fell by {-mean:.3f} on average over {_patients(n)}, more than the margin "
-        f"{margins.of(worst):.3f}"
-    )
+def _with_proven(
+    decision: Decision, ours: LabelScores, names: Sequence[str], proven: Collection[str] | None, fresh: bool
+) -> Decision:
+    """The decision with the labels that are shown to beat the baseline by now; provisional while one is not."""
+    if not decision.serves:
+        return decision
+    before = set() if fresh else set(names if proven is None else proven)
+    full = {label for label, scores in ours.items() if len(scores) >= FULL} if decision.n >= FULL else set()
+    shown = [name for name in names if name in before | full]
+    decision = replace(decision, proven=shown)
+    few = {name: len(ours.get(name, ())) for name in names if name not in shown}
+    if decision.provisional or not few:
+        return decision
+    told = ", ".join(f"{name!r} has {count}" for name, count in few.items())
+    reason = f"{decision.reason}; provisionally, since {FULL} held-out patients a label are needed: {told}"
+    return replace(decision, provisional=True, needed=FULL - min(few.values()), reason=reason)
 
 
 def _not_finite(means: Mapping[str, PatientScores | None], labels: Mapping[str, Mapping[str, PatientScores]]) -> str:
@@ -301,31 +260,5 @@ def _not_finite(means: Mapping[str, PatientScores | None], labels: Mapping[str, 
     for who, scores in named:
         broken = sorted(p for p, score in scores.items() if not math.isfinite(score))
         if broken:
-            return f"the {who} score of patient {broken[0]!r} is {scores[broken[0]]}, not a finite number"
+            return f"the {who} score of one patient is {scores[broken[0]]}, not a finite number"
     return ""
-
-
-def _percent(alpha: float) -> str:
-    return f"{100 * (1 - alpha):.4g} %"
-
-
-def _told(new: PatientScores, old: PatientScores, differences: Mapping[str, float], whose: str) -> str:
-    new_mean, old_mean = (fmean(scores[p] for p in differences) for scores in (new, old))
-    gap = fmean(differences.values())
-    return f"on {_patients(len(differences))} mean {new_mean:.3f} against {whose} {old_mean:.3f}, difference {gap:+.3f}"
-
-
-def _verdict(serves: bool, provisional: bool = False) -> str:
-    return ("serves" if serves else "rejected") + (" provisionally" if provisional else "")
-
-
-def _where(above: bool) -> str:
-    return "above" if above else "not above"
-
-
-def _more(needed: int) -> str:
-    return f"{needed} more held-out label{'s' if needed > 1 else ''} for a full judgement"
-
-
-def _patients(n: int) -> str:
-    return f"{n} held-out patient{'s' if n != 1 else ''}"

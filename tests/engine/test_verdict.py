@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,10 +15,10 @@ from radloop.engine.assess import assess
 from radloop.engine.fit import fit
 from radloop.engine.predictor import Predictor
 from radloop.engine.train import train_version
-from radloop.engine.verdict import HeldOut, blind_first
+from radloop.engine.verdict import HeldOut, Opponents, Verdict, blind_first
 from radloop.recipes.recipe import Recipe
 from radloop.registry.registry import Registry
-from radloop.registry.version import HELD
+from radloop.registry.version import HELD, Version
 from radloop.studies.cases import Case, labelled_cases, read_label
 from radloop.studies.folder import StudiesFolder
 from radloop.studies.home import Home
@@ -94,7 +95,7 @@ def test_the_version_that_is_kept_as_reference_is_written_down(house: House, toy
     second = train_version(house.folder, house.home, toy_recipe, epochs=1, threads=1)
     assert second.decision is not None
     assert second.version.manifest["judged_against"] == 1
-    assert second.version.manifest["reference"] == (None if second.decision.superior else 1)
+    assert second.version.manifest["reference"] == (None if second.decision.superior else {"bright": 1, "dark": 1})
 
 
 def test_labels_are_compared_by_name_when_a_recipe_renumbers_them(
@@ -128,6 +129,39 @@ def test_a_champion_of_other_labels_is_compared_on_those_it_shares(
     assert manifest["started_from"] is None
     champion = Registry(house.home).version("toy", 1).manifest
     assert manifest["champion"] == pytest.approx(champion["held_out"])
+
+
+def test_a_recipe_with_other_channels_does_not_push_the_champion_aside(
+    house: House, toy_recipe: Recipe, tmp_path: Path
+) -> None:
+    train_version(house.folder, house.home, toy_recipe, epochs=2, threads=1)
+    Registry(house.home).rollback("toy", 1)
+    for image in sorted(house.folder.path.glob("*.nii.gz")):
+        name = image.name.removesuffix(".nii.gz")
+        image.rename(image.with_name(f"{name}_0000.nii.gz"))
+        shutil.copy(image.with_name(f"{name}_0000.nii.gz"), image.with_name(f"{name}_0001.nii.gz"))
+    two = Recipe.model_validate(toy_recipe.model_dump() | {"channels": ["image", "again"]})
+    outcome = train_version(StudiesFolder(house.folder.path, 2), house.home, two, epochs=12, threads=1)
+    assert outcome.version.state == HELD, outcome.version.reason
+    assert "could not be measured" in outcome.version.reason
+
+
+def test_anchored_labels_of_before_do_not_speak_against_blind_ones(
+    make_case: MakeCase, toy_recipe: Recipe, tmp_path: Path
+) -> None:
+    cases = [make_case(n, shape=(16, 16, 16)) for n in range(14)]
+    fit(toy_recipe, cases[:4], tmp_path, cache=tmp_path / "c", epochs=2, threads=1)
+    anchored = [dataclasses.replace(case, blind=False, row=n) for n, case in enumerate(cases[:7])]
+    blind = [dataclasses.replace(case, blind=True, row=10 + n) for n, case in enumerate(cases[7:])]
+    version = Version("toy", 1, tmp_path, {"number": 1, "state": "champion"})
+    (tmp_path / "recipe.json").write_text(toy_recipe.model_dump_json())
+    held_out = HeldOut([*anchored, *blind], anchored)
+    verdict = Verdict(toy_recipe, cases[:4], held_out, tmp_path / "c")
+    verdict.measure(tmp_path / "model.pt", Opponents(version, proven=NAMES), judged=True)
+    assert verdict.decision is not None
+    assert verdict.decision.n == 7
+    assert verdict.without is not None
+    assert verdict.without.n == 0
 
 
 def test_blind_labels_decide_alone_once_there_are_six_patients_of_them(make_case: MakeCase) -> None:

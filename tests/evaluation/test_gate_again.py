@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radloop.evaluation.gate_rule import ALPHA, Decision, alpha_of, judge, reconcile
+from radloop.evaluation.gate_rule import ALPHA, Decision, Level, alpha_of, judge, reconcile
 
 MARGIN = 0.02
 Scores = dict[str, float]
@@ -46,12 +46,12 @@ def benchmark_module() -> ModuleType:
 def test_small_losses_do_not_add_up_past_the_reference() -> None:
     best, champion, challenger = even(0.90), even(0.885), even(0.87)
     assert judge(challenger, champion, None, MARGIN).serves
-    decision = judge(challenger, champion, None, MARGIN, reference=best)
+    decision = judge(challenger, champion, None, MARGIN, references=[Level(best, {})])
     assert not decision.serves
     assert not decision.superior
     assert "set the level" in decision.reason
     assert "0.870 against the reference's 0.900" in decision.reason
-    assert judge(even(0.89), champion, None, MARGIN, reference=best).serves
+    assert judge(even(0.89), champion, None, MARGIN, references=[Level(best, {})]).serves
 
 
 def test_no_label_may_fall_behind_the_reference_either() -> None:
@@ -64,21 +64,21 @@ def test_no_label_may_fall_behind_the_reference_either() -> None:
 
     labels = {"challenger_labels": ours, "champion_labels": champion}
     assert judge(mean(ours), mean(champion), None, MARGIN, **labels).serves
-    decision = judge(mean(ours), mean(champion), None, MARGIN, reference=mean(best), reference_labels=best, **labels)
+    decision = judge(mean(ours), mean(champion), None, MARGIN, references=[Level(mean(best), best)], **labels)
     assert not decision.serves
     assert "'tumour' fell by 0.025" in decision.reason
 
 
 def test_a_reference_without_scores_of_these_patients_changes_nothing() -> None:
     alone = judge(even(0.9), even(0.9), None, MARGIN)
-    assert judge(even(0.9), even(0.9), None, MARGIN, reference={}) == alone
+    assert judge(even(0.9), even(0.9), None, MARGIN, references=[Level({}, {})]) == alone
 
 
 def test_superior_is_better_beyond_chance_than_champion_and_reference() -> None:
     uneven = patients(*(0.9 + d for d in (0.02, -0.015, 0.01, -0.01, 0.015, -0.012, 0.01, 0)))
     assert judge(even(0.92), patients(*[0.9] * 8), None, MARGIN).superior
     assert not judge(uneven, patients(*[0.9] * 8), None, MARGIN).superior
-    assert not judge(even(0.92), patients(*[0.9] * 8), None, MARGIN, reference=even(0.925)).superior
+    assert not judge(even(0.92), patients(*[0.9] * 8), None, MARGIN, references=[Level(even(0.925), {})]).superior
     assert not judge(patients(0.99, 0.99), patients(0.5, 0.5), None, MARGIN).superior  # two patients show nothing
 
 
@@ -98,7 +98,7 @@ def test_each_further_look_asks_for_more() -> None:
 
 
 def test_after_a_provisional_champion_the_baseline_must_be_beaten() -> None:
-    asked = {"margin": MARGIN, "proven": False}
+    asked = {"margin": MARGIN, "proven": ()}
     worthless = judge(even(0.5), even(0.5), even(0.5), **asked)
     assert not worthless.serves
     assert "no version was fully judged before" in worthless.reason
@@ -107,6 +107,32 @@ def test_after_a_provisional_champion_the_baseline_must_be_beaten() -> None:
     assert judge(even(0.5), even(0.5), even(0.5), MARGIN).serves
     # with fewer than six patients nothing is fully judged, so the question stays open
     assert judge(even(0.5, 5), even(0.5, 5), even(0.5, 5), **asked).serves
+
+
+def test_first_models_tried_again_and_again_are_asked_for_more() -> None:
+    scores = patients(*(0.5 + d for d in (0.01, -0.004, 0.012, 0.003, 0.008, 0.002)))
+    assert judge(scores, None, patients(*[0.5] * 6), MARGIN).serves
+    late = judge(scores, None, patients(*[0.5] * 6), MARGIN, looks=49)
+    assert not late.serves
+    assert (late.looks, late.alpha) == (49, alpha_of(49))
+
+
+def test_each_label_keeps_the_level_of_the_version_that_set_it() -> None:
+    ours = {"liver": even(0.87), "cyst": even(0.5)}
+    champion = {"liver": even(0.885), "cyst": even(0.5)}
+
+    def mean(of: dict[str, Scores]) -> Scores:
+        return {p: (of["liver"][p] + of["cyst"][p]) / 2 for p in of["liver"]}
+
+    def decide(*references: Level) -> Decision:
+        both = {"challenger_labels": ours, "champion_labels": champion}
+        return judge(mean(ours), mean(champion), None, MARGIN, references=references, **both)
+
+    assert decide().serves
+    assert decide(Level(even(0.7), {"cyst": even(0.51)})).serves
+    fell = decide(Level(even(0.7), {"cyst": even(0.5)}), Level(even(0.9), {"liver": even(0.9)}))
+    assert not fell.serves
+    assert "set the level" in fell.reason
 
 
 def test_single_labels_have_their_own_margin() -> None:
@@ -146,11 +172,41 @@ class TestLabelsChanged:
         champion = theirs.get("liver", {})
 
         def decide(baseline: float) -> Decision:
-            return judge(even(0.5), champion, even(baseline), MARGIN, challenger_labels=ours, champion_labels=theirs)
+            labels = {"challenger_labels": ours, "champion_labels": theirs}
+            return judge(even(0.5), champion, even(baseline), MARGIN, shared=False, **labels)
 
         assert decide(0.3).serves
+        assert decide(0.3).first
         assert not decide(0.5).serves
         assert "judged as a first model" in decide(0.5).reason
+
+    def test_a_champion_that_cannot_be_measured_is_no_reason_to_serve(self) -> None:
+        ours = {"liver": even(0.45)}
+        held = judge(even(0.45), {}, even(0.2), MARGIN, challenger_labels=ours, champion_labels={}, shared=True)
+        assert held.held
+        assert not held.serves
+        assert "could not be measured on any of the 8" in held.reason
+
+    def test_studies_that_only_the_challenger_cannot_answer_are_no_way_round(self) -> None:
+        assert judge(even(0.9), even(0.9), None, MARGIN).serves
+        refused = judge(even(0.9), even(0.9), None, MARGIN, unanswered=3)
+        assert not refused.serves
+        assert "no answer for 3 held-out studies" in refused.reason
+
+    def test_a_label_without_held_out_labels_is_asked_for_once_it_has_some(self) -> None:
+        names = ("liver", "cyst")
+        one = {"liver": even(0.9)}
+        first = judge(even(0.9), None, even(0.1), MARGIN, challenger_labels=one, names=names)
+        assert (first.serves, first.provisional, first.proven, first.needed) == (True, True, ["liver"], 6)
+        assert "'cyst' has 0" in first.reason
+
+        both, was = {**one, "cyst": even(0.0)}, {**one, "cyst": even(0.0)}
+        more = {"challenger_labels": both, "champion_labels": was, "names": names, "proven": first.proven}
+        level = judge(even(0.45), even(0.45), even(0.1), MARGIN, baseline_labels={"cyst": even(0.5)}, **more)
+        assert not level.serves
+        assert "'cyst' was never shown to beat it" in level.reason
+        better = judge(even(0.45), even(0.45), even(0.1), MARGIN, baseline_labels={"cyst": even(-0.5)}, **more)
+        assert (better.serves, better.provisional, better.proven) == (True, False, ["liver", "cyst"])
 
     def test_no_held_out_label_is_not_a_first_model(self) -> None:
         assert judge({}, {}, {}, MARGIN, challenger_labels={}, champion_labels={}).held
@@ -204,7 +260,7 @@ def test_a_loss_of_every_patient_never_turns_refusal_into_serving(
     def decide(less: float) -> Decision:
         flat = patients(*[0.5] * len(differences))
         new = patients(*(0.5 + d - less for d in differences))
-        return judge(new, flat, None, MARGIN, looks=looks, reference=flat if with_reference else None)
+        return judge(new, flat, None, MARGIN, looks=looks, references=[Level(flat, {})] if with_reference else [])
 
     assert decide(0.0).serves or not decide(loss).serves
 
@@ -214,7 +270,7 @@ def test_a_loss_of_every_patient_never_turns_refusal_into_serving(
 def test_reference_and_looks_only_ever_ask_for_more(differences: list[float], behind: list[float], looks: int) -> None:
     new, old = patients(*(0.5 + d for d in differences)), patients(*[0.5] * len(differences))
     reference = patients(*(0.5 + d for d in behind))
-    asked_more = judge(new, old, None, MARGIN, reference=reference, looks=looks, proven=False)
+    asked_more = judge(new, old, None, MARGIN, references=[Level(reference, {})], looks=looks, proven=())
     assert judge(new, old, None, MARGIN).serves or not asked_more.serves
 
 
@@ -235,7 +291,7 @@ def test_the_resampled_rule_is_the_gates(benchmark_module: ModuleType, seed: int
         return judge(mean, theirs, None, MARGIN, looks=looks, **both, **more)
 
     alone = decide()
-    beside = decide(reference=patients(*best[0].mean(axis=1)), reference_labels=labels(best))
+    beside = decide(references=[Level(patients(*best[0].mean(axis=1)), labels(best))])
     assert (alone.serves, alone.superior) == (bool(serves[0]), bool(better[0]))
     assert beside.serves == bool(serves[0] and level[0])
     assert beside.superior == bool(serves[0] and level[0] and better[0] and above[0])
