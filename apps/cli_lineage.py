@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import cache
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 HEADER = ("id", "time", "study", "patient", "author", "names", "seen", "state", "use")
 _FACTS = ("state", "reason", "created", "recipe_hash", "code_version", "torch", "monai", "seed", "epochs_done", "steps")
-_LINEAGE = ("started_from", "judged_against", "reference", "last_row", "checksum")
+_LINEAGE = ("started_from", "weights_of", "judged_against", "reference", "last_row", "checksum")
 
 
 def show_version(options: argparse.Namespace) -> int:
@@ -47,7 +48,7 @@ def show_version(options: argparse.Namespace) -> int:
 def _facts(registry: Registry, ledger: Ledger, version: Version) -> dict[str, Any]:
     from radloop.registry.lineage import ancestors, judged_labels, own_labels
 
-    manifest, before = version.manifest, ancestors(version, registry.versions(version.recipe))
+    manifest, before = version.manifest, ancestors(version, cache(registry.versions))
     inherited = set[int]().union(*map(own_labels, before)) - own_labels(version)
     use = dict.fromkeys(sorted(judged_labels(version)), "judged on")
     use |= dict.fromkeys(sorted(inherited), "learned before") | dict.fromkeys(sorted(own_labels(version)), "learned")
@@ -57,7 +58,7 @@ def _facts(registry: Registry, ledger: Ledger, version: Version) -> dict[str, An
         "recipe": version.recipe,
         "version": version.number,
         **{key: manifest.get(key) for key in (*_FACTS, *_LINEAGE)},
-        "ancestors": [one.number for one in before],
+        "ancestors": [one.number if one.recipe == version.recipe else [one.recipe, one.number] for one in before],
         "gate": manifest.get("gate") or {},
         "held_out": manifest.get("held_out") or {},
         "labels": [_label(rows[i], gone) | {"use": use[i]} for i in sorted(use) if i in rows],
@@ -88,7 +89,7 @@ def _say_version(facts: dict[str, Any]) -> None:
         if facts[key] not in (None, ""):
             say(f"  {key.replace('_', ' '):15} {facts[key]}")
     for number in facts["ancestors"]:
-        say(f"  {'learned through':15} version {number}")
+        say(f"  {'learned through':15} version {number if isinstance(number, int) else ' '.join(map(str, number))}")
     for name, decision in (("gate", facts["gate"]), ("without new", facts["gate"].get("without") or {})):
         if decision.get("reason"):
             say(f"  {name:15} {decision['reason']}")

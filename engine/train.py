@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import monai
@@ -19,7 +20,7 @@ from radloop.networks.topology import topology
 from radloop.recipes.errors import BadInput, Conflict
 from radloop.recipes.recipe import Recipe
 from radloop.registry.folders import WEIGHTS
-from radloop.registry.lineage import tainted
+from radloop.registry.lineage import made_by, tainted
 from radloop.registry.registry import Registry
 from radloop.registry.version import CHALLENGER, FOLD, Version
 from radloop.studies.cases import Case, labelled_cases
@@ -103,6 +104,7 @@ def train_version(
     last_row = until or ledger.last_row()  # before the cases are read: what comes meanwhile is new to the next version
     sides = _sides(studies, ledger, recipe, only, fold, champion, until)
     started_from = _to_start_from(registry, ledger, champion, recipe)
+    weights_of = None if started_from else _weights_of(registry, ledger, recipe)
     staged = registry.stage(recipe)
     try:
         report = fit(
@@ -126,6 +128,7 @@ def train_version(
         asked = {"epochs": epochs, "minutes": minutes, "fold": list(fold) if fold else None, "seed": seed}
         lineage = {
             "started_from": started_from.number if started_from else None,
+            "weights_of": [weights_of.recipe, weights_of.number] if weights_of else None,
             "last_row": last_row,
             "training": run.id if run else None,
             "judged_against": champion.number if champion else None,
@@ -195,6 +198,27 @@ def _to_start_from(registry: Registry, ledger: Ledger, champion: Version | None,
         logger.info("%s version %d learned from labels retracted since; starting anew", recipe.name, champion.number)
         return None
     return champion
+
+
+def _weights_of(registry: Registry, ledger: Ledger, recipe: Recipe) -> Version | None:
+    """The version whose weights the recipe names, where it is one of ours.
+
+    Raises:
+        BadInput: it learned from held-out patients, or from labels that were retracted since.
+    """
+    file = Path(recipe.network.weights)
+    version = made_by(registry, file) if recipe.network.weights and file.is_file() else None
+    if version is None:
+        return None
+    why = "was trained on a fold, so it learned from held-out patients" if version.state == FOLD else ""
+    if version.number in {one.number for one in tainted(registry, ledger, version.recipe)}:
+        why = "learned from labels that were retracted since"
+    if why:
+        msg = (
+            f"network.weights = {str(file)!r} is version {version.number} of {version.recipe}, which {why}; name others"
+        )
+        raise BadInput(msg)
+    return version
 
 
 def _reference(recipe: Recipe, champion: Version | None, decision: Decision | None) -> dict[str, int] | None:

@@ -5,12 +5,17 @@ A version that starts from another's weights has learned, in part, from that one
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
+from radloop.registry.folders import checksum
 from radloop.registry.registry import Registry
 from radloop.registry.version import Version
 from radloop.studies.ledger import Ledger
+
+VersionsOf = Callable[[str], Sequence[Version]]
 
 
 @dataclass(frozen=True)
@@ -44,15 +49,30 @@ def judged_labels(version: Version) -> set[int]:
     return {int(row) for row in version.manifest.get("held_out_labels") or ()}
 
 
-def ancestors(version: Version, versions: Collection[Version]) -> list[Version]:
-    """The versions that a version started from, the nearest first."""
-    by_number = {one.number: one for one in versions}
+def ancestors(version: Version, versions_of: VersionsOf) -> list[Version]:
+    """The versions that a version's weights come from, the nearest first, also those of other recipes.
+
+    Args:
+        versions_of: gives every version of a recipe, such as `Registry.versions`.
+    """
     found: list[Version] = []
-    number = version.manifest.get("started_from")
-    while number in by_number and by_number[number] not in found:
-        found.append(by_number[number])
-        number = found[-1].manifest.get("started_from")
+    while (one := _parent(version, versions_of)) and one not in found:
+        found.append(one)
+        version = one
     return found
+
+
+def _parent(version: Version, versions_of: VersionsOf) -> Version | None:
+    """What a version started from: one of its own recipe, or the one whose weights its recipe named."""
+    recipe, number = version.manifest.get("weights_of") or (version.recipe, version.manifest.get("started_from"))
+    return next((one for one in versions_of(recipe) if one.number == number), None) if number else None
+
+
+def made_by(registry: Registry, weights: Path) -> Version | None:
+    """The version whose weights a file holds, byte by byte; None where the registry knows none."""
+    digest = checksum(weights)
+    every = (version for recipe in registry.recipes() for version in registry.versions(recipe))
+    return next((version for version in every if version.manifest.get("checksum") == digest), None)
 
 
 def uses(registry: Registry, rows: Collection[int], recipe: str | None = None) -> list[Use]:
@@ -63,11 +83,11 @@ def uses(registry: Registry, rows: Collection[int], recipe: str | None = None) -
     """
     wanted = set(rows)
     found = []
+    versions_of = cache(registry.versions)
     for name in [recipe] if recipe else registry.recipes():
-        versions = registry.versions(name)
-        for version in versions:
+        for version in versions_of(name):
             own = own_labels(version)
-            before = set[int]().union(*(own_labels(one) for one in ancestors(version, versions))) - own
+            before = set[int]().union(*(own_labels(one) for one in ancestors(version, versions_of))) - own
             parts = (own, before, judged_labels(version))
             trained, inherited, judged = (tuple(sorted(part & wanted)) for part in parts)
             if trained or inherited or judged:

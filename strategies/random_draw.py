@@ -78,8 +78,9 @@ class RandomDraw(Strategy):
             free, tier = self._free(tiers, client)
             if not free:
                 return {}
+            untaken = {i for one in tiers for i in one if i not in self._offered}
             for recipe, unread in wanted.items():
-                chosen = self._random.choice([i for i in free if i in unread] or [""])
+                chosen = self._random.choice(sorted(unread & untaken) or [""])
                 if chosen:
                     self._offered[chosen] = (client, time.monotonic())
                     return {"id": chosen, "reason": f"the gate needs held-out labels of {recipe} to judge a version"}

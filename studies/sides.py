@@ -32,13 +32,15 @@ def study_sides(studies: Mapping[str, Study], ledger: Ledger, first: Collection[
 
     Args:
         studies: every study of the folder.
-        first: study ids whose patients are drawn first, so that they fill every side among themselves.
+        first: study ids whose patients are drawn first, so that they fill every side among themselves; after them those
+            of every study that ever had a label.
     """
     split = Split(ledger)
     labelled_as = _labelled_as(studies, ledger)
     before = _before(studies, labelled_as, split)
     inherit = _inherited(studies, before, split.stored())
     side_of = split.assign((studies[i].patient for i in first if i in studies), inherit)
+    side_of |= split.assign((studies[i].patient for i in labelled_as), inherit)
     side_of |= split.assign((study.patient for study in studies.values()), inherit)
     learned = {studies[i].patient for i, sides in before.items() if "train" in sides}
     found: dict[str, Side] = {}

@@ -129,3 +129,22 @@ def test_the_next_study_is_a_held_out_one_while_the_gate_cannot_judge(tmp_path: 
     assert all("reason" not in reply for reply in drawn), "there are enough by now"
     unasked = [RandomDraw(["one"], seed=n)({}, store)["id"] for n in range(20)]
     assert not set(unasked) <= validation
+
+
+def test_a_needed_study_is_offered_though_others_have_no_label_at_all(tmp_path: Path, kit: SimpleNamespace) -> None:
+    studies = tmp_path / "studies"
+    studies.mkdir()
+    for number in range(40):
+        (studies / f"s{number:02d}.nii.gz").touch()
+    home = Home(tmp_path / "home")
+    recipes = [parse_recipe(f'name = "{n}"\nlabels = {{ {n} = 1 }}\n') for n in ("one", "two")]
+    store = FolderDatastore(StudiesFolder(studies), home, Ledger(home), recipes)
+    sides = Split(store.ledger).assign(store.folder.studies())
+    validation = {study for study, side in sides.items() if side == "validation"}
+    mask = kit.mask_file(tmp_path / "m.nii.gz")
+    for study in validation:  # every study that recipe two needs is read already, for recipe one
+        store.ledger.add(study, study, "one", "x", mask, ".nii.gz", ["one"])
+    strategy = RandomDraw(["one", "two"], needed=lambda name: 4 if name == "two" else 0)
+    reply = strategy({"client_id": "r"}, store)
+    assert reply["id"] in validation
+    assert "held-out labels of two" in reply["reason"]

@@ -10,6 +10,7 @@ from radloop.engine.fit import Cancelled
 from radloop.engine.train import train_version
 from radloop.recipes.errors import BadInput, Conflict
 from radloop.recipes.recipe import Recipe
+from radloop.registry.lineage import uses
 from radloop.registry.registry import Registry
 from radloop.studies.cases import Case, labelled_cases
 from radloop.studies.folder import StudiesFolder
@@ -126,3 +127,29 @@ def test_no_label_is_a_conflict(tmp_path: Path, toy_recipe: Recipe) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(Conflict, match="no label on the training side"):
         train_version(StudiesFolder(tmp_path / "empty"), Home(tmp_path / "home"), toy_recipe, epochs=1)
+
+
+def test_named_weights_of_a_fold_are_refused_and_those_of_another_version_are_written_down(
+    house: House, toy_recipe: Recipe
+) -> None:
+    folder, home, ledger = house
+    fold = train_version(folder, home, toy_recipe, epochs=1, threads=1, fold=(1, 4)).version
+
+    def named(weights: Path, name: str = "second") -> Recipe:
+        plain = toy_recipe.model_dump()
+        return Recipe.model_validate(plain | {"name": name, "network": plain["network"] | {"weights": str(weights)}})
+
+    for row in ledger.current("toy").values():
+        ledger.add(row.study, row.patient, "second", "ann", ledger.file(row), ".nii.gz", row.names, ids=row.names)
+    with pytest.raises(BadInput, match="trained on a fold"):
+        train_version(folder, home, named(fold.weights), epochs=1, threads=1)
+
+    first = train_version(folder, home, toy_recipe, epochs=1, threads=1).version
+    second = train_version(folder, home, named(first.weights), epochs=1, threads=1).version
+    assert second.manifest["weights_of"] == ["toy", first.number]
+    learned = set(first.manifest["labels"])
+    (use,) = [one for one in uses(Registry(home), learned) if one.version.recipe == "second"]
+    assert set(use.inherited) == learned
+    ledger.revoke(ids=[min(learned)])
+    with pytest.raises(BadInput, match="retracted since"):
+        train_version(folder, home, named(first.weights), epochs=1, threads=1)

@@ -132,3 +132,13 @@ def test_the_file_of_a_forgotten_patient_keeps_its_side_under_another_name(house
     house.name(trained, host)
     for recipe in house.recipes:
         assert trained not in {case.study for case in labelled_cases(house.folder, house.ledger, recipe, SIDES)}
+
+
+def test_labelled_patients_fill_every_side_whoever_asks_first(house: Any) -> None:
+    """Also where the next study is asked for before the first training."""
+    for i in range(100):
+        house.arrive(f"s{i:03d}")
+    for i in range(6):
+        house.label(f"s{i:03d}")
+    found = study_sides(house.folder.studies(), house.ledger)
+    assert {found[f"s{i:03d}"] for i in range(6)} == set(SIDES)
