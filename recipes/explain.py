@@ -8,9 +8,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from radloop.recipes.errors import closest
-from radloop.recipes.recipe import Fit, Gate, Network, Part, Preprocess, Recipe
+from radloop.recipes.recipe import Answer, Fit, Gate, Network, Part, Preprocess, Recipe
 
-TABLES: dict[str, type[Part]] = {"preprocess": Preprocess, "network": Network, "fit": Fit, "gate": Gate}
+TABLES: dict[str, type[Part]] = {
+    "answer": Answer,
+    "preprocess": Preprocess,
+    "network": Network,
+    "fit": Fit,
+    "gate": Gate,
+}
 
 _EXAMPLES = {"name": 'name = "lesions"', "labels": "labels = { lesion = 1 }", "spacing": "spacing = [1.0, 1.0, 1.0]"}
 _MUST_BE = {

@@ -18,12 +18,32 @@ Kind = Literal["segmentation", "detection", "classification", "multilabel", "ord
 Modality = Literal["CT", "MR", "XR", "US", "PT", "OT"]
 
 MAX_LABELS = 255
+CLASS_KINDS: tuple[Kind, ...] = ("classification", "multilabel", "ordinal")
+"""Kinds whose answer is about the whole study, in words."""
 
 
 class Part(BaseModel):
     """A table of the recipe: frozen, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Answer(Part):
+    """What an answer about a whole study is, and what is known beside the image.
+
+    Attributes:
+        column: the column of `answers.csv` that holds it; empty takes the recipe's name. A `multilabel` recipe has one
+            column a finding, named as its label.
+        region: a mask recipe whose mask says where in the study to look: a crop around it, with the mask as one more
+            channel; empty looks at the whole image.
+        border: mm kept around the region on every side.
+        covariates: columns of `answers.csv` with numbers that the network is told too, such as age.
+    """
+
+    column: str = ""
+    region: str = Field(default="", pattern=r"^([a-z][a-z0-9_]{0,63})?$")
+    border: float = Field(default=10.0, ge=0)
+    covariates: tuple[str, ...] = ()
 
 
 class Preprocess(Part):
@@ -74,6 +94,7 @@ class Fit(Part):
         foreground: share of patches centred on a labelled voxel.
         mirror: RAS axes (0, 1, 2) that may be mirrored in augmentation; leave out where sides differ.
         ema: decay of the averaged weights that serve.
+        balance: how rare classes are made up for: `loss` weighs them, `sampler` draws them more often, `none` does not.
     """
 
     patch: tuple[PositiveInt, ...] = (64, 64, 64)
@@ -85,6 +106,7 @@ class Fit(Part):
     foreground: float = Field(default=0.5, ge=0, le=1)
     mirror: tuple[int, ...] = ()
     ema: float = Field(default=0.99, ge=0, lt=1)
+    balance: Literal["none", "loss", "sampler"] = "none"
 
 
 class Gate(Part):
@@ -110,7 +132,9 @@ class Recipe(Part):
     """A clinical question: what is asked, of which images, by which network, and when a new version serves.
 
     Attributes:
-        labels: name -> id; ids are exactly 1..N, 0 is background.
+        labels: name -> id; ids are exactly 1..N, 0 is background. What an answer can say: structures of a mask,
+            classes that exclude each other (`classification`), findings (`multilabel`), grades from the lowest
+            (`ordinal`).
         channels: names of a study's channels in the order `_0000`, `_0001`; one for an ordinary study.
         display_channel: the channel that viewers show.
     """
@@ -124,6 +148,7 @@ class Recipe(Part):
     channels: tuple[str, ...] = ("image",)
     display_channel: int = Field(default=0, ge=0)
     labels: dict[str, int]
+    answer: Answer = Answer()
     preprocess: Preprocess = Preprocess()
     network: Network = Network()
     fit: Fit = Fit()
@@ -158,6 +183,17 @@ class Recipe(Part):
         """Names in the order of their ids 1..N."""
         return tuple(self.labels)
 
+    @property
+    def outputs(self) -> int:
+        """Numbers that the network gives: 1 + labels a voxel of a mask; one a class or finding; grades less one."""
+        count = len(self.labels)
+        return {"segmentation": count + 1, "ordinal": count - 1}.get(self.kind, count)
+
+    @property
+    def inputs(self) -> int:
+        """Channels that the network is given: the study's, and the region's mask."""
+        return len(self.channels) + bool(self.answer.region)
+
     def hash(self) -> str:
         """Twelve hex digits that change with any field of the recipe."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
@@ -178,7 +214,7 @@ class Disagreement(NamedTuple):
 
 def disagreements(recipe: Recipe) -> list[Disagreement]:
     """All that does not fit together in a recipe; empty where nothing is wrong."""
-    return [*_lengths(recipe), *_strides(recipe), *_ranges(recipe)]
+    return [*_lengths(recipe), *_strides(recipe), *_ranges(recipe), *_answers(recipe)]
 
 
 def _lengths(recipe: Recipe) -> Iterator[Disagreement]:
@@ -224,3 +260,20 @@ def _ranges(recipe: Recipe) -> Iterator[Disagreement]:
     elif recipe.display_channel >= len(names):
         text = f"display_channel = {recipe.display_channel}; channels are numbered 0..{len(names) - 1}"
         yield Disagreement((("display_channel",), ("channels",)), text)
+
+
+def _answers(recipe: Recipe) -> Iterator[Disagreement]:
+    kind, answer = recipe.kind, recipe.answer
+    if kind in ("classification", "ordinal") and len(recipe.labels) < 2:
+        text = f"kind = {kind!r} with one label; name at least two, such as {{ benign = 1, malignant = 2 }}"
+        yield Disagreement((("labels",), ("kind",)), text)
+    if kind not in CLASS_KINDS and answer != Answer():
+        yield Disagreement((("answer",), ("kind",)), f"[answer] is for {', '.join(CLASS_KINDS)}; kind is {kind!r}")
+    if kind == "multilabel" and answer.column:
+        text = f"answer.column = {answer.column!r}; a multilabel recipe has a column of each label's name: leave it out"
+        yield Disagreement((("answer", "column"), ("kind",)), text)
+    if answer.region == recipe.name:
+        yield Disagreement((("answer", "region"),), f"answer.region = {answer.region!r} is the recipe itself")
+    repeated = [name for name in answer.covariates if answer.covariates.count(name) > 1]
+    if repeated:
+        yield Disagreement((("answer", "covariates"),), f"answer.covariates names {repeated[0]!r} twice")
