@@ -116,9 +116,14 @@ def read_label(case: Case, labels: Mapping[str, int]) -> Volume:
     return renumbered(read_mask(case.label), case.ids, labels)
 
 
+def same_ids(ids: Sequence[str], labels: Mapping[str, int]) -> bool:
+    """Whether values 1..N that mean `ids` are the ids of `labels`, or nobody knows what they mean."""
+    return all(labels.get(name) == value for value, name in enumerate(ids, start=1))
+
+
 def renumbered(mask: Volume, ids: Sequence[str], labels: Mapping[str, int]) -> Volume:
     """A mask whose values 1..N mean `ids`, with the ids of `labels`; as it is where nobody knows what they mean."""
-    if not ids or all(labels.get(name) == value for value, name in enumerate(ids, start=1)):
+    if same_ids(ids, labels):
         return mask
     table = np.zeros(256, np.uint8)
     table[1 : len(ids) + 1] = [labels.get(name, 0) for name in ids]

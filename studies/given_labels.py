@@ -8,7 +8,10 @@ from typing import Any
 
 from radloop.recipes.recipe import Recipe
 from radloop.studies.archive import row_info
+from radloop.studies.cases import renumbered, same_ids
+from radloop.studies.files import write_whole, writing
 from radloop.studies.folder import StudiesFolder
+from radloop.studies.images import read_mask, write_mask
 from radloop.studies.ledger import Ledger, checksum
 from radloop.studies.rows import LabelRow
 from radloop.studies.view import View
@@ -57,10 +60,27 @@ class GivenLabels:
         return sorted(rows, key=lambda row: -row.id)
 
     def file(self, row: LabelRow) -> Path:
-        """The file of a row: in `labels/final` if that shows this very content, else the ledger's own."""
+        """The file of a row, its values the ids of the recipe of now, as `info` names them.
+
+        It is that in `labels/final` if it shows this very content, else the ledger's own.
+        """
+        recipe = next((r for r in self._recipes if r.name == row.recipe), None)
+        if recipe and not same_ids(row.ids, recipe.labels):
+            return self._with_ids(row, recipe)
         there = self._view.of_study(row.study) if row.state == FINAL else []
         shown = next((file for file in there if checksum(file) == row.checksum), None)
         return shown or self._ledger.content(row, self._view.path)
+
+    def _with_ids(self, row: LabelRow, recipe: Recipe) -> Path:
+        """A copy of a label that was given before its recipe was renumbered, with the ids of now."""
+        copy = self._ledger.home.cache / "renumbered" / f"{row.checksum[:16]}-{row.id}-{recipe.hash()}"
+        copy /= f"{row.study}{row.ext}"
+        if not copy.is_file():
+            mask = renumbered(read_mask(self._ledger.content(row, self._view.path)), row.ids, recipe.labels)
+            with writing(copy.name):
+                copy.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(copy, lambda file: write_mask(file, mask.array[0], mask.affine), row.ext)
+        return copy
 
     def seen(self) -> dict[str, str]:
         """Study -> name of its file in `labels/final`."""

@@ -3,7 +3,8 @@
 What the values of such a file mean:
 
 1. its own names (`.seg.nrrd`);
-2. where the study has a label already: what they meant in the file that the view showed, since somebody edited that;
+2. where the study has a label already: what they meant in the file that the view showed, since somebody edited that,
+   also where the recipe was renumbered since;
 3. `labels/names.json`, for every recipe that has one of its names, and only for the names that they share;
 4. without one, or where its names are `label_1`, `label_2`, ...: the ids of the first recipe that has them all.
 
@@ -25,6 +26,7 @@ from typing import NamedTuple
 
 from radloop.recipes.errors import BadLabel, NoSpace, NotFound, RadloopError
 from radloop.recipes.recipe import Recipe
+from radloop.studies.cases import same_ids
 from radloop.studies.contents import mend
 from radloop.studies.files import writing
 from radloop.studies.fitting import Fitted, fit_mask, ids_in
@@ -200,6 +202,8 @@ class Intake:
             original = self._ledger.originals(shown.study).get(shown.study) if shown.origin == "import" else None
             values = original.names if original else None
             fitting = [r for r in self._recipes if (_shares(values, r) if values else r.name == shown.recipe)]
+            if values is None and fitting and not same_ids(shown.ids, fitting[0].labels):
+                values = _numbered(shown.ids)  # the recipe was renumbered since the file was shown
         else:
             values = read_names(self._names_file) or None
             fitting = [r for r in self._recipes if _shares(values, r)]
@@ -249,7 +253,7 @@ class Intake:
         if recipe != self._recipes[0]:
             return False, None
         first = [row for row in history if row.origin == "import" and row.time <= original.time][-1:]
-        claimed = {name: number for row in first for number, name in enumerate(row.names, start=1)}
+        claimed = _numbered([name for row in first for name in row.ids or row.names])
         if _shares(claimed, recipe):
             return True, claimed
         if any(row.origin != "import" for one in first for row in self._ledger.history(recipe=one.recipe)):
@@ -270,6 +274,10 @@ class Intake:
             note=f"from {source}",
         )
         log.info("label %d of study %s, recipe %s, is imported from %s", row.id, study.id, recipe.name, source)
+
+
+def _numbered(names: Sequence[str]) -> dict[str, int]:
+    return {name: number for number, name in enumerate(names, start=1)}
 
 
 def _shares(names: Mapping[str, int] | None, recipe: Recipe) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from radloop.recipes.errors import BadInput, BadLabel, NotFound
+from radloop.recipes.recipe import Gate, Recipe
 from radloop.studies import tables
 from radloop.studies.datastore_folder import FolderDatastore
 from radloop.studies.images import read_mask
@@ -23,7 +24,9 @@ from radloop.studies.ledger import checksum
 
 @pytest.fixture
 def store(folder, ledger, organs, bones) -> FolderDatastore:
-    return FolderDatastore(folder, ledger.home, ledger, (organs, bones), lambda _recipe, _study: True)
+    # Proposals are shown whichever side a study is on.
+    recipes = [r.model_copy(update={"gate": Gate(blind=False)}) for r in (organs, bones)]
+    return FolderDatastore(folder, ledger.home, ledger, recipes, lambda _recipe, _study: True)
 
 
 @pytest.fixture
@@ -52,6 +55,19 @@ def test_file_names_and_recipe_are_of_one_label(store, draw):
     store.remove_label("a", "final", recipe="bones")
     assert store.get_label_info("a", "final")["recipe"] == "organs"
     assert value_at(store.get_label_uri("a", "final"), 1) == 1
+
+
+def test_a_label_follows_its_names_when_its_recipe_is_renumbered(store, folder, ledger, draw):
+    store.save_rows("a", str(draw(1)), "final", {"model": "organs"})
+    turned = Recipe(name="organs", labels={"spleen": 1, "liver": 2})
+    later = FolderDatastore(folder, ledger.home, ledger, (turned,))
+    assert later.get_label_info("a", "final")["params"]["label_names"] == {"spleen": 1, "liver": 2}
+    assert value_at(later.get_label_uri("a", "final"), 1) == 2
+    assert Path(later.get_label_uri("a", "final")).name == "a.nii.gz"
+    with zipfile.ZipFile(later.get_dataset_archive(None)) as archive:
+        archive.extract("labels/final/a.nii.gz", folder.path)
+    later.finish_reply()
+    assert value_at(folder.final_dir / "a.nii.gz", 1) == 2
 
 
 def test_a_view_that_shows_something_else_is_not_given(store, folder, draw):

@@ -114,3 +114,15 @@ def test_what_a_reader_has_settled_is_not_guessed_anew(folder, ledger, organs, b
     accept_label(folder, ledger, organs, "b", draw(2), author="Ada")
     assert sync_view(folder, ledger, [bones, organs]) == []
     assert ledger.current("bones") == {}
+
+
+def test_an_edit_means_what_the_file_meant_when_the_recipe_is_renumbered(folder, ledger, organs, put, draw):
+    accept_label(folder, ledger, organs, "a", draw(1), author="Ada")
+    put("b", 1)
+    sync_view(folder, ledger, [organs])
+    turned = recipe("organs", spleen=1, liver=2)
+    sync_view(folder, ledger, [turned])
+    for study in "ab":
+        put(study, 1, 2)
+    assert sync_view(folder, ledger, [turned]) == []
+    assert ids(ledger, "a", "organs") == ids(ledger, "b", "organs") == {1: 2, 2: 1}
