@@ -35,7 +35,7 @@ from radloop.studies.images import mask_extension, read_named_mask, write_mask
 from radloop.studies.import_names import read_names
 from radloop.studies.ledger import Ledger, checksum
 from radloop.studies.rows import AuthorKind, LabelRow, Origin, Original, State
-from radloop.studies.view import VIEW_ENDINGS, View
+from radloop.studies.view import VIEW_ENDINGS, View, original_of
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def sync_view(folder: StudiesFolder, ledger: Ledger, recipes: Sequence[Recipe]) 
         shown = newest(ledger, recipes)
         for row in shown.values():
             problems += _attempt(ledger.file(row), partial(intake.view.show, row))
-        intake.view.clear(shown)
+        problems += [Problem(file, reason) for file, reason in intake.view.clear(shown)]
     return problems
 
 
@@ -199,7 +199,7 @@ class Intake:
         if in_file is not None:
             values, fitting = in_file, [r for r in self._recipes if _shares(in_file, r)]
         elif shown is not None:
-            original = self._ledger.originals(shown.study).get(shown.study) if shown.origin == "import" else None
+            original = original_of(self._ledger, shown)
             values = original.names if original else None
             fitting = [r for r in self._recipes if (_shares(values, r) if values else r.name == shown.recipe)]
             if values is None and fitting and not same_ids(shown.ids, fitting[0].labels):

@@ -331,17 +331,15 @@ class Ledger:
 
     def originals(self, study: str | None = None) -> dict[str, Original]:
         """The newest file from elsewhere of every study (or of one), by study id."""
+        return {original.study: original for original in self.every_original(study)}
+
+    def every_original(self, study: str | None = None) -> list[Original]:
+        """Every file from elsewhere (of one study), oldest first."""
         query = sa.select(_ORIGINALS).order_by(_ORIGINALS.c.id)
         if study is not None:
             query = query.where(_ORIGINALS.c.study == study)
         with self.database.read() as connection:
-            return {row.study: rows.original(dict(row._mapping)) for row in connection.execute(query)}
-
-    def every_original(self) -> list[Original]:
-        """Every file from elsewhere, oldest first."""
-        with self.database.read() as connection:
-            found = connection.execute(sa.select(_ORIGINALS).order_by(_ORIGINALS.c.id))
-            return [rows.original(dict(row._mapping)) for row in found]
+            return [rows.original(dict(row._mapping)) for row in connection.execute(query)]
 
     def contents(self) -> set[tuple[str, str]]:
         """Study id and checksum of everything that is kept; see `knows`."""

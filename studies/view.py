@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Collection, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 
 from radloop.recipes.errors import BadLabel
 from radloop.studies.files import write_whole, writing
 from radloop.studies.folder import MASK_ENDINGS, StudiesFolder, split_ending
 from radloop.studies.ledger import Ledger, checksum
-from radloop.studies.rows import LabelRow
+from radloop.studies.rows import LabelRow, Original
 
 #: `.seg.nrrd` before `.nrrd`, so that an ending is found whole.
 VIEW_ENDINGS = (".seg.nrrd", *(ending for ending in MASK_ENDINGS if ending != ".seg.nrrd"))
+
+#: The note of a label that a recipe got from a file kept earlier, as `Intake` writes it.
+_REUSED = re.compile(r"from original (\d+)(;|$)")
 
 
 class View:
     """The folder of final labels, `labels/final` or its stand-in in the home where the studies are read-only.
 
-    A file from elsewhere stays as it came until a reader corrects its study.
+    A label that was imported is shown as the file that it came from.
     """
 
     def __init__(self, folder: StudiesFolder, ledger: Ledger) -> None:
@@ -47,39 +52,81 @@ class View:
             Conflict: the row's content is damaged; what is shown stays.
             NoSpace: the view cannot be written; the ledger has the label all the same.
         """
-        target = self.path / f"{row.study}{row.ext}"
+        original = original_of(self.ledger, row)
+        kept = original or row
+        target = self.path / f"{row.study}{kept.ext}"
         there = {file: checksum(file) for file in self.of_study(row.study)}
-        if there == {target: row.checksum}:
+        if there == {target: kept.checksum} or (original and original.checksum in there.values()):
             return
-        original = self.ledger.originals(row.study).get(row.study) if there else None
-        if row.origin == "import" and original is not None and original.checksum in there.values():
-            return
-        content = self.ledger.content(row, self.folder.final_dir, self.path)
+        content = self.ledger.content(kept, self.folder.final_dir, self.path)
         for file, digest in there.items():
             if not self.ledger.knows(digest, row.study):
                 msg = f"{file.name} is not a label that the ledger has, and is left in the way; move it elsewhere"
                 raise BadLabel(msg)
+            if said := self._taken_back(row.study, file, digest):
+                raise BadLabel(said)
         with writing(f"labels/final/{target.name}"):
             self.path.mkdir(parents=True, exist_ok=True)
-            write_whole(target, lambda temporary: _copy(content, temporary), row.ext)
+            write_whole(target, lambda temporary: _copy(content, temporary), kept.ext)
             for file in there:
                 if file != target:
                     file.unlink(missing_ok=True)
 
-    def clear(self, shown: Collection[str]) -> None:
+    def clear(self, shown: Collection[str]) -> list[tuple[Path, str]]:
         """Take away the files of retracted labels; their content stays in the ledger.
 
         Args:
             shown: studies whose files stay in any case.
+
+        Returns:
+            Files that were put there after their label was taken back, left untouched, with the reason.
         """
+        put_back = []
         for study_id, file in _masks(self.path):
             if study_id in shown:
                 continue
             rows = self.ledger.history(study_id)
             retracted = bool(rows) and not any(self.ledger.latest(study_id, name) for name in {r.recipe for r in rows})
-            if retracted and self.ledger.knows(checksum(file), study_id):
-                with writing(f"labels/final/{file.name}"):
-                    file.unlink(missing_ok=True)
+            digest = checksum(file) if retracted else ""
+            if not self.ledger.knows(digest, study_id):
+                continue
+            if said := self._taken_back(study_id, file, digest):
+                put_back.append((file, said))
+                continue
+            with writing(f"labels/final/{file.name}"):
+                file.unlink(missing_ok=True)
+        return put_back
+
+    def _taken_back(self, study_id: str, file: Path, digest: str) -> str:
+        """What to say of a file that somebody put there after its label was taken back; "" of any other."""
+        rows = self.ledger.history(study_id)
+        gone = {row.parent: row for row in rows if row.state == "revoked"}
+        made = [row for row in rows if row.state != "revoked" and digest in self._checksums(row)]
+        if not made or any(row.id not in gone for row in made):
+            return ""
+        last = max((gone[row.id] for row in made), key=lambda row: row.id)
+        # The time of the inode: no copy can bring an older one along.
+        put_there = datetime.fromtimestamp(file.stat().st_ctime, timezone.utc)
+        if put_there <= datetime.fromisoformat(last.time):
+            return ""
+        return f"this mask was taken back as row {last.id}; delete the file, or save it in a viewer if it is right"
+
+    def _checksums(self, row: LabelRow) -> set[str]:
+        original = original_of(self.ledger, row)
+        return {row.checksum, original.checksum} if original else {row.checksum}
+
+
+def original_of(ledger: Ledger, row: LabelRow) -> Original | None:
+    """The file from elsewhere that a label was made of; None where the label came otherwise."""
+    if row.origin != "import":
+        return None
+    kept = ledger.every_original(row.study)
+    if reused := _REUSED.match(row.note):
+        return next((original for original in kept if original.id == int(reused[1])), None)
+    # It is kept right after the labels made of it, and before the next import of its recipe.
+    later = [one.time for one in ledger.history(row.study, row.recipe) if one.id > row.id and one.origin == "import"]
+    found = next((original for original in kept if original.time >= row.time), None)
+    return found if found and all(found.time <= time for time in later) else None
 
 
 def unknown_masks(folder: StudiesFolder, ledger: Ledger) -> list[str]:

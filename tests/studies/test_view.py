@@ -184,6 +184,48 @@ def test_retracted_labels_leave_the_view_but_not_the_ledger(folder, ledger, orga
     assert ledger.current("organs") == {}
 
 
+def test_a_retracted_import_gives_way_to_the_one_before(folder, ledger, organs, put):
+    first = put("a", 1).read_bytes()
+    sync_view(folder, ledger, [organs])
+    put("a", 2)
+    sync_view(folder, ledger, [organs])
+    ledger.revoke(ids=[2])
+    assert sync_view(folder, ledger, [organs]) == []
+    assert (folder.final_dir / "a.nii.gz").read_bytes() == first
+
+
+def test_an_import_is_shown_as_it_came_and_an_edit_means_its_names(folder, ledger, organs, bones, put):
+    put("a", 4)
+    numbers = {"rib": 1, "spine": 2, "hip": 3, "spleen": 4, "liver": 5}
+    (folder.path / "labels" / "names.json").write_text(json.dumps(numbers))
+    sync_view(folder, ledger, [organs])
+    sync_view(folder, ledger, [organs, bones])
+    (folder.final_dir / "a.nii.gz").unlink()
+    assert sync_view(folder, ledger, [organs, bones]) == []
+    assert values(folder.final_dir / "a.nii.gz") == {4}
+    put("a", 4, 5)
+    assert sync_view(folder, ledger, [organs, bones]) == []
+    assert values(ledger.file(ledger.latest("a", "organs"))) == {1, 2}
+
+
+@pytest.mark.parametrize("another", [False, True])
+def test_a_mask_put_back_after_it_was_taken_back_is_reported(folder, ledger, organs, put, draw, another):
+    if another:
+        accept_label(folder, ledger, organs, "a", draw(1), author="Ada")
+    put("a", 2)
+    sync_view(folder, ledger, [organs])
+    (gone,) = ledger.revoke(author="import")
+    sync_view(folder, ledger, [organs])
+    there = put("a", 2)
+    (problem,) = sync_view(folder, ledger, [organs])
+    assert problem.file.name in (there.name, ledger.file(ledger.history()[0]).name)
+    assert f"taken back as row {gone.id}" in problem.reason
+    assert values(there) == {2}
+    there.unlink()
+    assert sync_view(folder, ledger, [organs]) == []
+    assert there.exists() == another
+
+
 def test_a_recipe_that_is_not_served_keeps_its_file(folder, ledger, organs, bones, draw):
     accept_label(folder, ledger, bones, "a", draw(3), author="Ada")
     assert sync_view(folder, ledger, [organs]) == []
