@@ -40,9 +40,8 @@ class View:
         return [found for folder in folders for found in _masks(folder)]
 
     def of_study(self, study_id: str) -> list[Path]:
-        """The masks of one study."""
-        paths = (self.path / f"{study_id}{ending}" for ending in VIEW_ENDINGS)
-        return [path for path in paths if path.is_file()]
+        """The masks of one study, their endings in whatever case."""
+        return [path for name, path in _masks(self.path, f"{study_id}.") if name == study_id]
 
     def show(self, row: LabelRow) -> None:
         """Make a study's file the content of a row.
@@ -135,10 +134,10 @@ def unknown_masks(folder: StudiesFolder, ledger: Ledger) -> list[str]:
     return [file.name for study_id, file in View(folder, ledger).files() if (study_id, checksum(file)) not in known]
 
 
-def _masks(folder: Path) -> Iterator[tuple[str, Path]]:
+def _masks(folder: Path, beginning: str = "") -> Iterator[tuple[str, Path]]:
     if not folder.is_dir():
         return
-    for name in sorted(os.listdir(folder)):
+    for name in sorted(name for name in os.listdir(folder) if name.startswith(beginning)):
         study_id, ending = split_ending(name, VIEW_ENDINGS)
         if ending and study_id and not name.startswith(".") and (folder / name).is_file():
             yield study_id, folder / name

@@ -226,6 +226,13 @@ def test_a_mask_put_back_after_it_was_taken_back_is_reported(folder, ledger, org
     assert there.exists() == another
 
 
+def test_a_file_with_a_large_ending_gives_way_to_the_newer_label(folder, ledger, organs, put, draw):
+    put("a", 1).rename(folder.final_dir / "a.NII.GZ")
+    sync_view(folder, ledger, [organs])
+    accept_label(folder, ledger, organs, "a", draw(2), author="Ada")
+    assert [(path.name, values(path)) for path in folder.final_dir.iterdir()] == [("a.nii.gz", {2})]
+
+
 def test_a_recipe_that_is_not_served_keeps_its_file(folder, ledger, organs, bones, draw):
     accept_label(folder, ledger, bones, "a", draw(3), author="Ada")
     assert sync_view(folder, ledger, [organs]) == []
