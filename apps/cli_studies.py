@@ -153,9 +153,11 @@ def _recipe_facts(name: str, recipe: Recipe | None, ledger: Ledger, registry: Re
 
 
 def _count_held(rows: list[LabelRow]) -> int:
-    """Labels that wait for a second look; one confirmed or taken back has a row that says so."""
-    settled = {(row.parent, row.checksum) for row in rows if row.state in ("final", "revoked")}
-    return sum(row.state == "held" and (row.id, row.checksum) not in settled for row in rows)
+    """Labels of a recipe that wait for a second look."""
+    from radloop.studies.rows import not_waiting
+
+    held = [row for row in rows if row.state == "held"]
+    return sum(not not_waiting(row, [one for one in rows if one.study == row.study]) for row in held)
 
 
 def _version_facts(version: Version) -> dict[str, Any]:

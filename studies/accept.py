@@ -66,9 +66,8 @@ def accept_label(
         state, note = ("held", note or doubt) if doubt else (state, note)
     recipes = [recipe, *(r for r in others if r.name != recipe.name)]
     rescue(folder, ledger, recipes, study)
-    if said and said.state == "held":
-        row = ledger.confirm(said.id, note="confirmed by sending it again")
-    else:
+    row = _confirmed(ledger, said) if said and said.state == "held" else None
+    if row is None:
         row = keep(
             ledger,
             study,
@@ -107,6 +106,15 @@ def _said_before(
         return None
     same = last.names == fitted.names and before.shape == fitted.mask.shape and not before.array.any()
     return last if same else None
+
+
+def _confirmed(ledger: Ledger, said: LabelRow) -> LabelRow | None:
+    """The held label made final; None where it cannot be any more, so that what was sent is a label of its own."""
+    try:
+        return ledger.confirm(said.id, note="confirmed by sending it again")
+    except Conflict as error:
+        log.info("sent again: %s", error)
+        return None
 
 
 def _doubt(champion_found: Callable[[], bool], study_id: str) -> str:

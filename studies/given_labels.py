@@ -96,9 +96,13 @@ class GivenLabels:
         }
 
     def retract(self, study_id: str, tag: str, *, by: str, recipe: str | None = None) -> None:
-        """Takes back a study's labels of a tag by one more row each, of one recipe or of all served."""
+        """Takes back a study's labels of a tag by one more row each, of one recipe or of all served.
+
+        Held ones go with the final ones.
+        """
+        states = (FINAL, "held") if tag == FINAL else (tag,)
         names = {recipe} if recipe else {r.name for r in self._recipes}
-        rows = [r for r in self._ledger.history(study_id) if r.recipe in names and r.state == tag]
+        rows = [r for r in self._ledger.history(study_id) if r.recipe in names and r.state in states]
         self._ledger.revoke(ids=[row.id for row in rows], by=by)
 
     def _drafts(self, study_id: str, author: str | None) -> list[LabelRow]:

@@ -191,7 +191,7 @@ class Ledger:
         by: str = "",
         note: str = "",
     ) -> list[LabelRow]:
-        """Retract labels by appending one row each; the content stays.
+        """Retract labels by appending one row each; the content stays. A held one takes what confirmed it along.
 
         Args:
             author: only labels of this author.
@@ -215,7 +215,9 @@ class Ledger:
             if missing:
                 msg = f"label {missing[0]} is not in the ledger, or is none of the author and time asked for"
                 raise NotFound(msg)
-            live = [row for row in chosen if row.state != "revoked" and row.id not in gone]
+            held = rows.confirmations(row for row in chosen if row.state == "held")
+            both = {row.id: row for row in [*chosen, *map(rows.label_row, connection.execute(held))]}
+            live = [row for i, row in sorted(both.items()) if row.state != "revoked" and i not in gone]
             return [rows.follow(connection, row, "revoked", by or row.author, note) for row in live]
 
     def retracted(self, recipe: str | None = None) -> set[int]:
@@ -240,20 +242,13 @@ class Ledger:
 
         Raises:
             NotFound: there is no such row.
-            Conflict: the label is not held, or was confirmed or retracted already.
+            Conflict: the label is not held, was confirmed or retracted already, or a newer one stands.
         """
         row = self.row(row_id)
         with self.database.write() as connection:
-            follower = connection.execute(
-                sa.select(_LABELS.c.state).where(
-                    _LABELS.c.parent == row_id,
-                    _LABELS.c.checksum == row.checksum,
-                    _LABELS.c.state.in_(("final", "revoked")),
-                )
-            ).first()
-            if row.state != "held" or follower is not None:
-                state = follower.state if follower is not None else row.state
-                msg = f"label {row_id} is {state}; only a held label can be confirmed"
+            found = connection.execute(rows.matching(row.study, row.recipe, None, None))
+            if reason := rows.not_waiting(row, [rows.label_row(one) for one in found]):
+                msg = f"label {row_id} {reason}"
                 raise Conflict(msg)
             return rows.follow(connection, row, "final", author or row.author, note or "confirmed")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -21,6 +21,7 @@ AuthorKind = Literal["self-declared", "import", "system"]
 TrainingState = Literal["running", "done", "failed", "cancelled"]
 
 _LABELS = tables.labels
+_SETTLED = ("final", "revoked")
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,25 @@ def current(recipe: str, study: str | None = None, until: int | None = None) -> 
     if until is not None:
         newest = newest.where(_LABELS.c.id <= until)
     return sa.select(_LABELS).where(_LABELS.c.id.in_(newest.group_by(_LABELS.c.study))).order_by(_LABELS.c.study)
+
+
+def confirmations(held: Iterable[LabelRow]) -> sa.Select[Any]:
+    """The final rows that confirmed these held ones."""
+    return sa.select(_LABELS).where(_LABELS.c.state == "final", _LABELS.c.parent.in_([row.id for row in held]))
+
+
+def not_waiting(row: LabelRow, found: Sequence[LabelRow]) -> str:
+    """Why a label cannot be confirmed, to follow its name; "" where it is held and waits.
+
+    Args:
+        found: the rows of its study and recipe, oldest first.
+    """
+    after = [r.state for r in found if (r.parent, r.checksum) == (row.id, row.checksum) and r.state in _SETTLED]
+    if row.state != "held" or after:
+        return f"is {after[-1] if after else row.state}; only a held label can be confirmed"
+    gone = {r.parent for r in found if r.state == "revoked"}
+    newer = [r.id for r in found if r.state == "final" and r.id > row.id and r.id not in gone]
+    return f"is older than label {newer[-1]}, which stands; send the mask again if it is right" if newer else ""
 
 
 def matching(study: str | None, recipe: str | None, author: str | None, since: str | datetime | None) -> sa.Select[Any]:

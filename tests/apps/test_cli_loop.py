@@ -336,6 +336,8 @@ def test_a_held_label_is_listed_with_its_reason_and_confirmed(
     assert mask.is_file()
     assert main(["labels", "confirm", str(held.id), *on]) == 1
     assert "only a held label can be confirmed" in capsys.readouterr().err
+    for state in ("held", "final"):  # a newer label stands: the held one waits for nobody
+        ledger.add("case01", "case01", "bright", "me", mask, ".nii.gz", ["blob"], state=state)
     assert main(["status", *on]) == 0
     assert "held for" not in capsys.readouterr().out
 

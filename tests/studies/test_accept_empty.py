@@ -23,6 +23,17 @@ def test_sending_the_same_empty_mask_again_confirms_it(folder, ledger, organs, d
     assert send().state == "final"  # and is not asked a third time
 
 
+def test_the_same_empty_mask_again_is_the_newest_word_also_after_somebody_else_s(folder, ledger, organs, draw):
+    def send(*values, author):
+        return accept_label(folder, ledger, organs, "a", draw(*values), author=author, champion_found=lambda: True)
+
+    assert send(author="Ada").state == "held"
+    between = send(1, author="Ben")
+    row = send(author="Ada")
+    assert (row.state, row.parent) == ("final", between.id)
+    assert ledger.latest("a", "organs") == row
+
+
 def test_only_the_same_again_confirms(folder, ledger, organs, draw):
     def send(*values, info=None):
         file = draw(*values)

@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from radloop.recipes.errors import BadInput, BadLabel, NotFound
+from radloop.recipes.errors import BadInput, BadLabel, Conflict, NotFound
 from radloop.recipes.recipe import Gate, Recipe
 from radloop.studies import tables
 from radloop.studies.datastore_folder import FolderDatastore
@@ -112,6 +112,16 @@ def test_a_retraction_says_who_and_keeps_to_its_recipe(store, ledger, draw):
     store.remove_label("a", "final")
     gone = [(row.recipe, row.author) for row in ledger.history() if row.state == "revoked"]
     assert gone == [("organs", "Ben"), ("organs", "Ben"), ("bones", "unknown")]
+
+
+def test_a_retraction_takes_held_labels_along(store, ledger, draw):
+    store.save_rows("a", str(draw(1)), "final", {"model": "organs", "client_id": "Ada"})
+    info = {"model": "organs", "client_id": "Ben", "label_info": [{"name": "liver", "idx": 1}]}
+    (held,) = store.save_rows("a", str(draw()), "final", info)
+    assert held.state == "held"
+    store.remove_label("a", "final")
+    with pytest.raises(Conflict, match="is revoked"):
+        ledger.confirm(held.id)
 
 
 def test_a_proposal_that_is_replaced_is_kept(store, ledger, put, draw):

@@ -71,6 +71,24 @@ def test_a_retracted_held_label_cannot_be_confirmed(ledger, give):
         ledger.confirm(held.id)
 
 
+def test_a_held_label_is_not_confirmed_over_a_newer_one(ledger, give):
+    held = give(state="held")
+    right = give("right", author="Ben")
+    with pytest.raises(Conflict, match=f"label {held.id} is older than label {right.id}, which stands"):
+        ledger.confirm(held.id)
+    assert ledger.latest("a", "organs") == right
+    ledger.revoke(ids=[right.id])
+    assert ledger.confirm(held.id).state == "final"
+
+
+def test_a_held_label_is_taken_back_with_what_confirmed_it(ledger, give):
+    before = give("before")
+    held = give(state="held")
+    confirmed = ledger.confirm(held.id, author="Ben")
+    assert [row.parent for row in ledger.revoke(ids=[held.id])] == [held.id, confirmed.id]
+    assert ledger.latest("a", "organs") == before
+
+
 def test_retracting_brings_back_the_label_before(ledger, give):
     one = give("one", author="Ada")
     two = give("two", author="Ben")
