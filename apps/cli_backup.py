@@ -12,6 +12,7 @@ from radloop.recipes.errors import Conflict
 from radloop.studies.home import Home
 
 _SQLITE = b"SQLite format 3\0"
+SINCE = "labels given since are taken in again from labels/final at the next start, as author import and never as blind"
 
 
 def backup(options: argparse.Namespace) -> int:
@@ -47,7 +48,7 @@ def restore(options: argparse.Namespace) -> int:
     with bar(None, "restore", "B") as shown:
         taken = unpack(file, home, shown.update)
     say(f"{home.path} is as it was at {taken}; what serves, the labels and the split are the same")
-    say("labels given since are taken in again from labels/final at the next start, as author import")
+    say(SINCE)
     return 0
 
 
@@ -59,11 +60,12 @@ def _begins(file: Path) -> bytes:
 
 
 def _put_back(home: Home, file: Path) -> int:
+    from radloop.registry.lineage import last_row_named
     from radloop.studies.snapshots import put_back
 
-    aside = put_back(home, file)
+    aside = put_back(home, file, last_row_named(home))
     say(f"{file.name} is the ledger of {home.path} now")
     if aside:
         say(f"the one that was there is kept in {aside}")
-    say("labels given since are taken in again from labels/final at the next start, as author import")
+    say(SINCE)
     return 0

@@ -12,6 +12,7 @@ from radloop.apps.terminal import NOTICE, WrongUse, plural, say, table
 from radloop.recipes.errors import NotFound
 from radloop.studies.contents import FORGOTTEN
 from radloop.studies.home import Home
+from radloop.studies.rows import UNKNOWN
 
 if TYPE_CHECKING:
     from radloop.registry.lineage import Use
@@ -149,6 +150,8 @@ def _story(ledger: Ledger, registry: Registry, row: LabelRow) -> dict[str, Any]:
 
 
 def _blindness(label: dict[str, Any]) -> str:
+    if label["seen"] == UNKNOWN:
+        return "not known what its reader had seen"
     return f"given after version {label['seen']} was seen" if label["seen"] else "given blind"
 
 

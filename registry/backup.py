@@ -27,6 +27,7 @@ from radloop.studies.database import Database
 from radloop.studies.files import sync, writing
 from radloop.studies.home import Home
 from radloop.studies.ledger import LabelRow, Ledger, Original
+from radloop.studies.rows import now
 from radloop.studies.rows_copy import copy_from_file, copy_to_file, sqlite_file
 
 LEDGER, REGISTRY, HOME = "ledger.db", "registry.db", "home.json"
@@ -110,6 +111,7 @@ def restore(archive: Path, home: Home, step: Callable[[int], None] = lambda _: N
     try:
         said = read(archive, staged, step)
         _check(archive, staged, set(said["files"]))
+        Home(staged).remember_restored(now())
         _place_ledger(staged, home)
         with writing(str(home.path)):
             folders.sync_tree(staged)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from radloop.registry.folders import checksum
+from radloop.registry.folders import MANIFEST, checksum
 from radloop.registry.registry import Registry
-from radloop.registry.version import Version
+from radloop.registry.version import Version, read_manifest
+from radloop.studies.home import Home
 from radloop.studies.ledger import Ledger
 
 VersionsOf = Callable[[str], Sequence[Version]]
@@ -73,6 +74,13 @@ def made_by(registry: Registry, weights: Path) -> Version | None:
     digest = checksum(weights)
     every = (version for recipe in registry.recipes() for version in registry.versions(recipe))
     return next((version for version in every if version.manifest.get("checksum") == digest), None)
+
+
+def last_row_named(home: Home) -> int:
+    """The largest ledger row that a version of a home names; 0 where none does. Opens no registry."""
+    manifests = [read_manifest(file.parent) for file in home.versions.glob(f"*/*/{MANIFEST}")]
+    lists = [[*(m.get("labels") or ()), *(m.get("held_out_labels") or ()), m.get("last_row") or 0] for m in manifests]
+    return max((int(row) for found in lists for row in found), default=0)
 
 
 def uses(registry: Registry, rows: Collection[int], recipe: str | None = None) -> list[Use]:

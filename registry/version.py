@@ -81,7 +81,7 @@ class Version:
 
 def read_version(recipe: str, number: int, folder: Path, tags: Mapping[str, str], *, serves: bool) -> Version:
     """A version from its folder and its tags; a lost or damaged folder leaves little more than the state."""
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     state = _state(tags, serves, bool((manifest.get("gate") or {}).get("provisional"))) if manifest else DAMAGED
     manifest |= {"number": number, "state": state, "reason": tags.get("reason", "")}
     return Version(recipe, number, folder, manifest)
@@ -108,7 +108,7 @@ def verify(version: Version) -> None:
         raise Conflict(msg)
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a whole version, or an empty one."""
     if not is_complete(folder):
         return {}

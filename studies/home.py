@@ -25,6 +25,7 @@ class Home:
 
     Attributes:
         ledger_id: which ledger it had, as `home.json` says; "" before the first one.
+        restored: when its ledger was last put back from a snapshot or a backup, UTC, ISO 8601; "" if never.
 
     Raises:
         NoSpace: a part cannot be made (disk full or read-only).
@@ -34,7 +35,7 @@ class Home:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path).expanduser().absolute()
-        self.ledger_id = self._remembered()
+        self.ledger_id, self.restored = self._remembered()
 
     @classmethod
     def find(cls, studies: Path | str, home: Path | str | None = None) -> Home:
@@ -69,24 +70,32 @@ class Home:
 
     def remember(self, ledger_id: str) -> None:
         """Write down which ledger this home has, so that an empty one is never taken for it."""
-        text = json.dumps({"format": FORMAT, "ledger": ledger_id}) + "\n"
-        write_whole(self._folder("") / "home.json", lambda file: _write(file, text))
-        self.ledger_id = ledger_id
+        self._write_down(ledger_id, self.restored)
 
-    def _remembered(self) -> str:
+    def remember_restored(self, time: str) -> None:
+        """Write down that the ledger is put back, so that it may lack rows of labels given before."""
+        self._write_down(self.ledger_id, time)
+
+    def _write_down(self, ledger_id: str, restored: str) -> None:
+        said = {"format": FORMAT, "ledger": ledger_id} | ({"restored": restored} if restored else {})
+        text = json.dumps(said) + "\n"
+        write_whole(self._folder("") / "home.json", lambda file: _write(file, text))
+        self.ledger_id, self.restored = ledger_id, restored
+
+    def _remembered(self) -> tuple[str, str]:
         file = self.path / "home.json"
         try:
             said = json.loads(file.read_text(encoding="utf-8"))
-            found, ledger_id = int(said["format"]), str(said["ledger"])
+            found, ledger_id, restored = int(said["format"]), str(said["ledger"]), str(said.get("restored", ""))
         except (FileNotFoundError, NotADirectoryError):
-            return ""
+            return "", ""
         except (OSError, ValueError, KeyError, TypeError) as error:
             msg = f"{file} cannot be read ({type(error).__name__}); put it back from a backup, or delete it if damaged"
             raise Conflict(msg) from error
         if found > FORMAT:
             msg = f"the home {self.path} is of format {found}, this radloop knows {FORMAT}; update radloop"
             raise Conflict(msg)
-        return ledger_id
+        return ledger_id, restored
 
     def _folder(self, name: str) -> Path:
         folder = self.path / name if name else self.path

@@ -8,6 +8,9 @@ What the values of such a file mean:
 3. `labels/names.json`, for every recipe that has one of its names, and only for the names that they share;
 4. without one, or where its names are `label_1`, `label_2`, ...: the ids of the first recipe that has them all.
 
+Its reader counts as blind, or as the reader of the label that was edited; where it may be a label whose row was lost,
+nobody knows what was seen.
+
 A file is kept in the ledger as it came, so that a recipe served later finds its labels in it. Where nothing names its
 values, that is the recipe asked for, the first one: see `Intake._guessed`.
 """
@@ -20,6 +23,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -34,7 +38,7 @@ from radloop.studies.folder import StudiesFolder, Study, split_ending
 from radloop.studies.images import mask_extension, read_named_mask, write_mask
 from radloop.studies.import_names import read_names
 from radloop.studies.ledger import Ledger, checksum
-from radloop.studies.rows import AuthorKind, LabelRow, Origin, Original, State
+from radloop.studies.rows import UNKNOWN, AuthorKind, LabelRow, Origin, Original, State
 from radloop.studies.view import VIEW_ENDINGS, View, original_of
 
 log = logging.getLogger(__name__)
@@ -184,12 +188,23 @@ class Intake:
             raise NotFound(msg)
         study = self._studies[study_id]
         shown = self._shown(study_id)
+        seen = UNKNOWN if self._may_be_lost(file) else shown.shown_version if shown else ""
         values, recipes = self._meaning(file, shown)
         fits = [(r, fit_mask(study, r, file, others=self._recipes, values=values)) for r in recipes]
         # The labels first: a crash in between imports once more, never once less.
         for recipe, fitted in fits:
-            self._import(study, recipe, fitted, file.name, shown)
+            self._import(study, recipe, fitted, file.name, seen)
         self._ledger.add_original(study_id, file, split_ending(file.name, VIEW_ENDINGS)[1].lower(), values)
+
+    def _may_be_lost(self, file: Path) -> bool:
+        """Whether a file may be a label whose row was lost, so that nobody knows what its reader had seen."""
+        restored = self._ledger.home.restored
+        written = datetime.fromtimestamp(file.stat().st_mtime, timezone.utc)
+        if restored and written <= datetime.fromisoformat(restored):
+            return True
+        digest = checksum(file)
+        kept = self._ledger.home.labels / f"{digest}{split_ending(file.name, VIEW_ENDINGS)[1].lower()}"
+        return kept.is_file() and digest not in {known for _, known in self._ledger.contents()}
 
     def _meaning(self, file: Path, shown: LabelRow | None) -> tuple[Mapping[str, int] | None, list[Recipe]]:
         """What a file's values mean (None: ids of the recipe), and the recipes it speaks for."""
@@ -240,7 +255,11 @@ class Intake:
             if fits:
                 file = self._ledger.content(original, self.view.path)
                 fitted = fit_mask(study, recipe, file, others=self._recipes, values=values)
-                self._import(study, recipe, fitted, f"original {original.id}", None)
+                unknown = {
+                    of.id for r in history if r.shown_version == UNKNOWN and (of := original_of(self._ledger, r))
+                }
+                seen = UNKNOWN if original.id in unknown else ""
+                self._import(study, recipe, fitted, f"original {original.id}", seen)
 
     def _guessed(
         self, recipe: Recipe, original: Original, history: Sequence[LabelRow]
@@ -261,14 +280,14 @@ class Intake:
         present = ids_in(read_named_mask(self._ledger.content(original, self.view.path))[0].array[0])
         return present <= set(recipe.labels.values()), None
 
-    def _import(self, study: Study, recipe: Recipe, fitted: Fitted, source: str, shown: LabelRow | None) -> None:
+    def _import(self, study: Study, recipe: Recipe, fitted: Fitted, source: str, seen: str) -> None:
         row = keep(
             self._ledger,
             study,
             recipe,
             fitted,
             "import",
-            shown_version=shown.shown_version if shown else "",
+            shown_version=seen,
             origin="import",
             author_kind="import",
             note=f"from {source}",

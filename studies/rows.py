@@ -21,6 +21,8 @@ AuthorKind = Literal["self-declared", "import", "system"]
 TrainingState = Literal["running", "done", "failed", "cancelled"]
 
 _LABELS = tables.labels
+#: What the reader had seen, where the row that said so is lost.
+UNKNOWN = "unknown"
 _SETTLED = ("final", "revoked")
 
 
@@ -33,7 +35,7 @@ class LabelRow:
         author_kind: how we know the author: by their own word, as the importer, or as radloop itself.
         time: UTC, ISO 8601.
         parent: the row that this one corrects, retracts or confirms.
-        shown_version: the model version whose answer the reader had seen; "" means blind.
+        shown_version: the model version whose answer the reader had seen; "" means blind, `UNKNOWN` that nobody knows.
         checksum: SHA-256 of the content.
         ext: the content's file ending, such as `.nii.gz`.
         names: the recipe's labels that the reader looked at.

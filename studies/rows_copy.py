@@ -29,6 +29,7 @@ def copy_to_file(database: Database, file: Path) -> None:
     target.bring_up_to_date()
     with database.read() as source, target.write() as into:
         _copy(source, into)
+        _count_on(into, _last_ids(source))
     target.close()
 
 
@@ -48,7 +49,7 @@ def copy_from_file(file: Path, database: Database) -> None:
             msg = "the database that RADLOOP_LEDGER names has rows already; give an empty one: nothing is overwritten"
             raise Conflict(msg)
         _copy(rows, into)
-        _count_on(into)
+        _count_on(into, _last_ids(rows))
     source.close()
 
 
@@ -68,12 +69,32 @@ def _all(connection: sa.Connection) -> dict[str, set[tuple[Any, ...]]]:
     return {table.name: {tuple(row) for row in connection.execute(sa.select(table))} for table in tables}
 
 
-def _count_on(connection: sa.Connection) -> None:
-    """PostgreSQL gives the next row the number after the newest; SQLite does so by itself."""
-    if connection.dialect.name != "postgresql":
-        return
+def _last_ids(connection: sa.Connection) -> dict[str, int]:
+    """The last id given in each table, also where it was skipped or its row is no more; 0 before the first."""
+    found = {}
     for table in metadata.sorted_tables:
-        last = connection.execute(sa.select(sa.func.max(table.c.id))).scalar() if "id" in table.c else None
-        if last:
-            sequence = sa.func.pg_get_serial_sequence(table.name, "id")
-            connection.execute(sa.select(sa.func.setval(sequence, last)))
+        if "id" not in table.c:
+            continue
+        if connection.dialect.name == "postgresql":
+            asked = sa.text("SELECT pg_sequence_last_value(pg_get_serial_sequence(:name, 'id')::regclass)")
+        else:
+            asked = sa.text("SELECT seq FROM sqlite_sequence WHERE name = :name")
+        given = connection.execute(asked, {"name": table.name}).scalar()
+        found[table.name] = max(given or 0, connection.execute(sa.select(sa.func.max(table.c.id))).scalar() or 0)
+    return found
+
+
+def _count_on(connection: sa.Connection, last: dict[str, int]) -> None:
+    """Let the next ids follow those given last, also where the rows with these are not there."""
+    for name, number in last.items():
+        if connection.dialect.name == "postgresql":
+            if number:
+                sequence = sa.func.pg_get_serial_sequence(name, "id")
+                connection.execute(sa.select(sa.func.setval(sequence, number)))
+        elif metadata.tables[name].dialect_options["sqlite"]["autoincrement"]:
+            # the other tables of SQLite go on from their newest row by themselves
+            values = {"name": name, "seq": number}
+            if not connection.execute(
+                sa.text("UPDATE sqlite_sequence SET seq = :seq WHERE name = :name"), values
+            ).rowcount:
+                connection.execute(sa.text("INSERT INTO sqlite_sequence VALUES (:name, :seq)"), values)

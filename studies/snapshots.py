@@ -18,7 +18,7 @@ from pathlib import Path
 from radloop.recipes.errors import BadInput, Conflict, NoSpace, NotFound
 from radloop.studies.files import write_whole, writing
 from radloop.studies.home import Home
-from radloop.studies.rows import checksum
+from radloop.studies.rows import checksum, now
 from radloop.studies.tables import REVISION
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 KEPT = 10
 EVERY = 300.0  # seconds between two looks of a server
 _NAME = re.compile(r"ledger-(\d{6,})\.db")
-_SKIPPED_IDS = 1000  # more labels than are given between two snapshots
+_SKIPPED_IDS = 1000  # more labels than a damaged ledger had since the newest snapshot
 
 
 def take(home: Home) -> Path | None:
@@ -97,11 +97,14 @@ def advice(home: Home) -> str:
     return f"put the snapshot of {made} back with `radloop restore {file} --studies DIR`; nothing was changed"
 
 
-def put_back(home: Home, file: Path) -> Path | None:
+def put_back(home: Home, file: Path, named: int = 0) -> Path | None:
     """Make a snapshot the ledger; gives the folder in which the files that were there are kept, if there were any.
 
     Labels given since it was made are taken in again from `labels/final` at the next start; their row ids are not
     used a second time, since versions may name them. Nothing else may have the ledger open.
+
+    Args:
+        named: the largest row id that a version names.
 
     Raises:
         NotFound: there is no such file.
@@ -117,12 +120,14 @@ def put_back(home: Home, file: Path) -> Path | None:
         msg = f"there is no snapshot {file}; `ls {home.path / 'snapshots'}` shows those there are"
         raise NotFound(msg)
     _check(home, file)
+    last = max(named, *map(_last_id, (file, ledger, *_all(home).values())))
+    home.remember_restored(now())
     aside = None
 
     def copy(temporary: Path) -> None:
         nonlocal aside
         shutil.copyfile(file, temporary)
-        _skip_ids(temporary)
+        _skip_ids(temporary, last + _SKIPPED_IDS)
         aside = _set_aside(home, ledger)
 
     write_whole(ledger, copy)
@@ -210,11 +215,23 @@ def _check(home: Home, file: Path) -> None:
         raise Conflict(msg)
 
 
-def _skip_ids(ledger: Path) -> None:
+def _last_id(ledger: Path) -> int:
+    """The last row id that a ledger gave; 0 where it cannot say."""
+    if not ledger.is_file():
+        return 0
+    try:
+        with contextlib.closing(_read_only(ledger)) as connection:
+            found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'labels'").fetchone()
+    except sqlite3.DatabaseError:  # the damaged one that is put aside; the others are asked too
+        return 0
+    return int(found[0]) if found else 0
+
+
+def _skip_ids(ledger: Path, last: int) -> None:
     with contextlib.closing(sqlite3.connect(ledger)) as connection, connection:
-        last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'labels'").fetchone()
-        if last:
-            connection.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'labels'", (last[0] + _SKIPPED_IDS,))
+        there = connection.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'labels'", (last,)).rowcount
+        if not there:  # no label was ever given
+            connection.execute("INSERT INTO sqlite_sequence VALUES ('labels', ?)", (last,))
 
 
 def _set_aside(home: Home, ledger: Path) -> Path | None:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import pytest
 from radloop.apps.cli import main
 from radloop.recipes.load import load_recipe
 from radloop.registry.registry import Registry
-from radloop.studies.accept import accept_label
+from radloop.studies.accept import accept_label, sync_view
 from radloop.studies.folder import StudiesFolder
 from radloop.studies.home import Home
 from radloop.studies.ledger import Ledger
@@ -183,6 +184,18 @@ def test_rows_go_from_postgresql_to_postgresql(place, tmp_path, monkeypatch, pos
     assert _restore(tmp_path / "p.tar", place / "studies", tmp_path / "again") == 0
     assert _rows(Home(tmp_path / "again")) == rows
     assert [row.id for row in rows] == list(range(1, len(rows) + 1))
+
+
+def test_labels_given_since_the_backup_are_never_taken_for_blind(place: Path, tmp_path: Path, kit) -> None:
+    studies = Path(shutil.copytree(place / "studies", tmp_path / "studies", ignore=shutil.ignore_patterns(".radloop")))
+    kit.mask_file(studies / "labels" / "final" / "s3.nii.gz", 1)
+    assert _restore(place / "b.tar", studies) == 0
+    home = Home.find(studies)
+    ledger = Ledger(home)
+    sync_view(StudiesFolder(studies), ledger, [load_recipe("tiny", home.path)])
+    row = ledger.latest("s3", "tiny")
+    assert row
+    assert (row.author, row.shown_version) == ("import", "unknown")
 
 
 def test_a_damaged_label_is_named_and_the_rest_kept(place, tmp_path, capsys) -> None:

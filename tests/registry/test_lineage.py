@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from radloop.registry.lineage import ancestors, tainted, uses
+from radloop.registry.lineage import ancestors, last_row_named, tainted, uses
 from radloop.studies.ledger import Ledger
 
 
@@ -46,3 +46,12 @@ def test_only_what_learned_from_retracted_labels_is_tainted(home, registry, publ
     assert tainted(registry, ledger, "liver") == []
     ledger.revoke(ids=[1])
     assert [version.number for version in tainted(registry, ledger, "liver")] == [1, 2]
+
+
+def test_the_largest_row_that_a_version_names(home, publish):
+    assert last_row_named(home) == 0
+    publish(labels=[1, 2], held_out_labels=[9])
+    assert last_row_named(home) == 9
+    (publish(labels=[11]).dir / "manifest.json").write_text("{")
+    publish(labels=[3], last_row=10)
+    assert last_row_named(home) == 10

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from radloop.recipes.errors import BadInput, Conflict, NotFound
-from radloop.studies import rows, snapshots
+from radloop.recipes.recipe import Recipe
+from radloop.studies import rows, rows_copy, snapshots
 from radloop.studies.accept import accept_label, sync_view
 from radloop.studies.files import write_whole
 from radloop.studies.home import Home
@@ -139,6 +140,57 @@ def test_labels_given_since_the_snapshot_come_back_as_imports(folder, filled, or
     assert [current[study].author for study in "abc"] == ["Ada", "import", "import"]
     # versions trained in between name the lost rows: no other label gets their ids
     assert not {current[study].id for study in "bc"} & {row.id for row in later}
+
+
+def put_back(ledger: Ledger, snapshot: Path, **more) -> Ledger:
+    ledger.database.close()
+    snapshots.put_back(Home(ledger.home.path), snapshot, **more)
+    return Ledger(Home(ledger.home.path))
+
+
+def test_row_ids_are_not_used_again_however_often_a_snapshot_is_put_back(folder, filled, organs, draw):
+    (snapshot,) = filled.home.snapshots.iterdir()
+    first = accept_label(folder, filled, organs, "c", draw(2), author="Ben")
+    second = accept_label(folder, ledger := put_back(filled, snapshot), organs, "b", draw(2), author="Ben")
+    third = accept_label(folder, ledger := put_back(ledger, snapshot), organs, "c", draw(1), author="Ben")
+    assert first.id < second.id < third.id
+    (ledger.home.path / "ledger.db").write_bytes(b"gone")  # and no other snapshot knows
+    ledger = put_back(ledger, snapshot, named=12345)
+    assert accept_label(folder, ledger, organs, "c", draw(2), author="Ben").id > 12345
+
+
+def test_an_empty_snapshot_skips_ids_too(folder, ledger, organs, draw):
+    snapshot = snapshots.take(ledger.home)
+    row = accept_label(folder, ledger, organs, "c", draw(2), author="Ben")
+    ledger = put_back(ledger, snapshot)
+    assert accept_label(folder, ledger, organs, "a", draw(1), author="Ben").id > row.id
+
+
+def test_a_copy_of_the_rows_goes_on_with_the_same_ids(filled, draw, tmp_path):
+    (snapshot,) = filled.home.snapshots.iterdir()
+    ledger = put_back(filled, snapshot)
+    rows_copy.copy_to_file(ledger.database, tmp_path / "copy.db")
+    (tmp_path / "other").mkdir()
+    rows_copy.copy_from_file(tmp_path / "copy.db", rows_copy.sqlite_file(tmp_path / "other" / "ledger.db"))
+    copy = Ledger(Home(tmp_path / "other"))
+    assert copy.history() == ledger.history()
+    ids = [one.add("c", "c", "organs", "Ben", draw(2), ".nii.gz", ["liver"]).id for one in (ledger, copy)]
+    assert ids[0] == ids[1] > 1000
+
+
+def test_what_comes_back_after_a_snapshot_is_not_taken_for_blind(folder, filled, organs, draw):
+    (snapshot,) = filled.home.snapshots.iterdir()
+    accept_label(folder, filled, organs, "b", draw(2), author="Ben", shown_version="3")
+    ledger = put_back(filled, snapshot)
+    assert sync_view(folder, ledger, [organs]) == []
+    assert (ledger.latest("b", "organs").author, ledger.latest("b", "organs").shown_version) == ("import", rows.UNKNOWN)
+    # neither for a recipe that is served later, whose reader is the same
+    spleen = Recipe(name="spleen", labels={"lung": 1, "spleen": 2})
+    sync_view(folder, ledger, [spleen, organs])
+    assert ledger.latest("b", "spleen").shown_version == rows.UNKNOWN
+    write_whole(folder.final_dir / "c.nii.gz", lambda file: file.write_bytes(draw(1).read_bytes()))
+    sync_view(folder, ledger, [organs])
+    assert ledger.latest("c", "organs").shown_version == ""
 
 
 def test_snapshots_only_of_what_changed_and_the_newest_ten(filled, organs, folder, draw):

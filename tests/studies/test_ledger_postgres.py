@@ -10,9 +10,10 @@ import pytest
 import sqlalchemy as sa
 
 from radloop.recipes.errors import BadInput, Conflict
-from radloop.studies import snapshots, tables
+from radloop.studies import rows_copy, snapshots, tables
 from radloop.studies.accept import accept_label, sync_view
 from radloop.studies.cases import labelled_cases
+from radloop.studies.database import Database
 from radloop.studies.home import Home
 from radloop.studies.ledger import Ledger
 from radloop.studies.split import SIDES, Split
@@ -112,6 +113,23 @@ def test_one_writer_at_a_time(ledger):
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
+
+
+def test_a_copy_goes_on_with_the_same_ids(ledger, folder, organs, draw, postgres, tmp_path):
+    accept_label(folder, ledger, organs, "a", draw(1), author="Ada")
+    with ledger.database.write() as connection:
+        connection.execute(sa.text("SELECT setval('labels_id_seq', 500)"))
+    rows_copy.copy_to_file(ledger.database, tmp_path / "copy.db")
+    other = Database(postgres())
+    rows_copy.copy_from_file(tmp_path / "copy.db", other)
+    values = "'a', 'a', 'organs', 'Ada', '', '', NULL, '', '', '', '', '', '', '', ''"
+    with other.write() as connection:
+        into = (
+            "study, patient, recipe, author, author_kind, time, parent, shown_version, checksum, ext, names, ids, state"
+        )
+        added = connection.execute(sa.text(f"INSERT INTO labels ({into}, origin, note) VALUES ({values}) RETURNING id"))
+        assert added.scalar() == 501
+    other.close()
 
 
 def test_another_empty_database_is_not_taken_for_the_ledger(ledger, postgres, monkeypatch):
