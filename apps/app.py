@@ -42,6 +42,7 @@ from radloop.strategies.random_draw import RandomDraw
 from radloop.strategies.scoring import DiceScoring
 from radloop.studies import snapshots
 from radloop.studies.accept import sync_view
+from radloop.studies.contents import about_unnamed
 from radloop.studies.datastore_folder import FINAL, FolderDatastore
 from radloop.studies.folder import StudiesFolder
 from radloop.studies.home import Home
@@ -254,6 +255,8 @@ class RadloopApp(MONAILabelApp):
             logger.warning("this server has no guard: anybody who reaches it can read and write; use `radloop serve`")
         sweep(self.home, older_than=time.time() - psutil.Process().create_time())
         self._mark_ended()
+        if lost := about_unnamed(self.ledger):  # before labels/final is taken in
+            logger.warning(lost)
         for name, reason in sync_view(self.folder, self.ledger, self.recipes):
             logger.warning("%s is not shown or not imported: %s", name, reason)
         chores = [functools.partial(self._retrain, recipe.name) for recipe in self.recipes]

@@ -112,7 +112,7 @@ def status(options: argparse.Namespace) -> int:
 
 
 def _facts(folder: StudiesFolder, home: Home, ledger: Ledger, registry: Registry) -> dict[str, Any]:
-    from radloop.studies.contents import damaged
+    from radloop.studies.contents import damaged, unnamed
     from radloop.studies.ledger import LabelRow
     from radloop.studies.split import Split
     from radloop.studies.view import unknown_masks
@@ -129,6 +129,7 @@ def _facts(folder: StudiesFolder, home: Home, ledger: Ledger, registry: Registry
         "home": str(home.path),
         "unknown_masks": len(unknown_masks(folder, ledger)),
         "damaged_labels": [row.id for row in damaged(ledger) if isinstance(row, LabelRow)],
+        "unnamed_contents": len(unnamed(ledger)),
         "recipes": {name: _recipe_facts(name, recipes.get(name), ledger, registry) for name in sorted(used)},
         "notice": NOTICE,
     }
@@ -179,6 +180,8 @@ def _say_facts(facts: dict[str, Any]) -> None:
     if bad := facts["damaged_labels"]:
         rows = ", ".join(map(str, bad[:SHOWN])) + (", ..." if len(bad) > SHOWN else "")
         say(f"{plural(len(bad), 'label')} with damaged content (row {rows}); the next start mends what has a copy")
+    if lost := facts["unnamed_contents"]:
+        say(f"{plural(lost, 'content')} of labels that no row names; the next `radloop serve` says what to do")
     masks = facts["unknown_masks"]
     if masks:
         are = "is no label yet; it becomes one" if masks == 1 else "are no labels yet; they become some"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from radloop.recipes.errors import Conflict, NoSpace
+from radloop.studies import snapshots
 from radloop.studies.files import write_whole, writing
 from radloop.studies.home import Home
 from radloop.studies.rows import LabelRow, Original, checksum
@@ -126,6 +127,29 @@ def mend(ledger: Ledger, *shown_in: Path) -> list[tuple[Path, str]]:
         except Conflict as error:
             lost[ledger.file(row)] = str(error)
     return list(lost.items())
+
+
+def unnamed(ledger: Ledger) -> list[str]:
+    """Checksums of the contents in `<home>/labels` that no row names.
+
+    Their rows were lost, as with the end of a write-ahead log, or were never written, so that nobody was told that the
+    label is kept.
+    """
+    there = {file.name.partition(".")[0] for file in ledger.home.labels.iterdir() if not file.name.startswith(".")}
+    return sorted(there - {digest for _, digest in ledger.contents()})
+
+
+def about_unnamed(ledger: Ledger) -> str:
+    """What to say and do about contents that no row names, in one line; "" where there are none."""
+    lost = unnamed(ledger)
+    if not lost:
+        return ""
+    file, count = snapshots.naming(ledger.home, lost)
+    do = "no snapshot names them; if labels are missing, `radloop restore` a backup"
+    if file:
+        do = f"a snapshot names {count}: stop the server, then `radloop restore {file} --studies DIR`"
+    what = f"files in {ledger.home.labels} that no row of the ledger names: {len(lost)}"
+    return f"{what}; they were never acknowledged, or rows were lost, as with a cut ledger.db-wal; {do}"
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -11,7 +11,7 @@ import re
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -86,6 +86,22 @@ def regularly(home: Home, every: float = EVERY) -> Callable[[], None]:
 def newest(home: Home) -> Path | None:
     """The newest snapshot that is whole."""
     return next((file for file in _all(home).values() if not damage(file)), None)
+
+
+def naming(home: Home, contents: Collection[str]) -> tuple[Path | None, int]:
+    """The snapshot that names most of these contents (checksums), the newest of several, and how many it names."""
+    best: tuple[Path | None, int] = (None, 0)
+    for file in _all(home).values():
+        try:
+            with contextlib.closing(_read_only(file)) as connection:
+                found = connection.execute(
+                    "SELECT checksum FROM labels UNION SELECT checksum FROM originals"
+                ).fetchall()
+        except sqlite3.DatabaseError:  # a damaged one is nothing to put back
+            continue
+        count = len({digest for (digest,) in found} & set(contents))
+        best = (file, count) if count > best[1] else best
+    return best
 
 
 def advice(home: Home) -> str:

@@ -45,6 +45,12 @@ def test_status_names_damaged_labels(studies: Path) -> None:
     assert "2 labels with damaged content (row 1, 2)" in told.stdout
 
 
+def test_status_counts_contents_whose_rows_were_lost(studies: Path) -> None:
+    assert "no row names" not in run(studies, "status").stdout
+    (studies / ".radloop" / "labels" / ("ab" * 32 + ".nii.gz")).write_bytes(b"x")
+    assert "1 content of labels that no row names" in run(studies, "status").stdout
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_newer_home_is_refused_by_every_command(studies: Path, command: str) -> None:
     file = studies / ".radloop" / "home.json"

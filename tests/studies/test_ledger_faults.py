@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import sqlite3
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from radloop.recipes.errors import BadInput, Conflict, NotFound
 from radloop.recipes.recipe import Recipe
 from radloop.studies import rows, rows_copy, snapshots
 from radloop.studies.accept import accept_label, sync_view
+from radloop.studies.contents import about_unnamed
 from radloop.studies.files import write_whole
 from radloop.studies.home import Home
 from radloop.studies.ledger import Ledger
@@ -191,6 +195,45 @@ def test_what_comes_back_after_a_snapshot_is_not_taken_for_blind(folder, filled,
     write_whole(folder.final_dir / "c.nii.gz", lambda file: file.write_bytes(draw(1).read_bytes()))
     sync_view(folder, ledger, [organs])
     assert ledger.latest("c", "organs").shown_version == ""
+
+
+@pytest.fixture
+def cut(folder, filled, organs, draw, tmp_path) -> Callable[[], Ledger]:
+    """A home like that of `filled` after a further label, its write-ahead log then cut off."""
+
+    def make() -> Ledger:
+        home = Path(shutil.copytree(filled.home.path, tmp_path / "cut"))
+        assert (home / "ledger.db-wal").stat().st_size
+        (home / "ledger.db-wal").write_bytes(b"")
+        return Ledger(Home(home))
+
+    accept_label(folder, filled, organs, "c", draw(2), author="Ada", shown_version="3")
+    return make
+
+
+def test_rows_that_a_cut_log_lost_are_missed(filled, cut):
+    assert about_unnamed(filled) == ""
+    ledger = cut()
+    assert len(ledger.history()) == 2
+    said = about_unnamed(ledger)
+    assert re.search(r"that no row of the ledger names: 1; .*ledger\.db-wal; no snapshot names them", said)
+
+
+def test_the_snapshot_that_has_lost_rows_is_named(filled, cut):
+    snapshots.take(filled.home)
+    ledger = cut()
+    for number in range(2):  # what was taken since lacks them
+        ledger.record_shown("a", "organs", "viewer", str(number))
+        snapshots.take(ledger.home)
+    (command,) = re.findall(r"`radloop restore (\S+) --studies DIR`", about_unnamed(ledger))
+    assert len(put_back(ledger, Path(command)).history()) == 3
+
+
+def test_a_label_that_a_cut_log_lost_comes_back_and_not_as_blind(folder, cut, organs):
+    ledger = cut()
+    assert sync_view(folder, ledger, [organs]) == []
+    assert ledger.latest("c", "organs").shown_version == rows.UNKNOWN
+    assert about_unnamed(ledger) == ""
 
 
 def test_snapshots_only_of_what_changed_and_the_newest_ten(filled, organs, folder, draw):
