@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 HEADER = ("id", "time", "study", "patient", "author", "names", "seen", "state", "use")
 _FACTS = ("state", "reason", "created", "recipe_hash", "code_version", "torch", "monai", "seed", "epochs_done", "steps")
+_DIGITS = 19  # of a number that no database can hold
 _LINEAGE = ("started_from", "weights_of", "judged_against", "reference", "last_row", "checksum")
 
 
@@ -54,7 +55,7 @@ def _facts(registry: Registry, ledger: Ledger, version: Version) -> dict[str, An
     use = dict.fromkeys(sorted(judged_labels(version)), "judged on")
     use |= dict.fromkeys(sorted(inherited), "learned before") | dict.fromkeys(sorted(own_labels(version)), "learned")
     gone = ledger.retracted()
-    rows = {row.id: row for row in ledger.history(recipe=version.recipe) if row.id in use}
+    rows = {row.id: row for row in ledger.history() if row.id in use}
     return {
         "recipe": version.recipe,
         "version": version.number,
@@ -63,6 +64,7 @@ def _facts(registry: Registry, ledger: Ledger, version: Version) -> dict[str, An
         "gate": manifest.get("gate") or {},
         "held_out": manifest.get("held_out") or {},
         "labels": [_label(rows[i], gone) | {"use": use[i]} for i in sorted(use) if i in rows],
+        "lost_labels": [{"id": i, "use": use[i]} for i in sorted(use) if i not in rows],
         "notice": NOTICE,
     }
 
@@ -99,6 +101,10 @@ def _say_version(facts: dict[str, Any]) -> None:
         say(f"  {'held-out Dice':15} {fmean(scores):.3f}, {plural(len(scores), 'patient')}")
     if facts["labels"]:
         table(HEADER, [_cells(label) for label in facts["labels"]])
+    for lost in facts["lost_labels"]:
+        say(
+            f"label {lost['id']} ({lost['use']}) is not in the ledger: its row was lost, as when a snapshot is put back"
+        )
     say(plural(len(facts["labels"]), "label"))
 
 
@@ -159,7 +165,7 @@ def _asked(ledger: Ledger, wanted: list[str]) -> list[LabelRow]:
     found: dict[int, LabelRow] = {}
     for word in wanted:
         rows = ledger.history(word)
-        if not rows and word.isdecimal():
+        if not rows and word.isdecimal() and len(word) < _DIGITS:
             rows = [ledger.row(int(word))]
         if not rows:
             msg = f"{word!r} is neither a label's id nor a study with labels; `radloop labels list` shows both"

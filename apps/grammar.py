@@ -245,7 +245,7 @@ def _checked(allowed: str) -> Callable[[Callable[[str], T]], Callable[[str], T]]
         def converted(text: str) -> T:
             try:
                 return convert(text)
-            except ValueError:
+            except (ValueError, OverflowError):  # a time may lie outside the calendar in UTC
                 msg = f"{text!r}: give {allowed}"
                 raise argparse.ArgumentTypeError(msg) from None
 
@@ -254,9 +254,9 @@ def _checked(allowed: str) -> Callable[[Callable[[str], T]], Callable[[str], T]]
     return decorate
 
 
-@_checked("a whole number from 1")
+@_checked("a whole number from 1, below 2**63")
 def _count(text: str) -> int:
-    return _require(int(text), int(text) >= 1)
+    return _require(int(text), 1 <= int(text) < 2**63)
 
 
 @_checked("a whole number from 0, below 2**63")

@@ -175,8 +175,8 @@ def utc(when: str | datetime) -> str:
     if isinstance(when, str):
         try:
             # Python 3.10 knows no Z.
-            when = datetime.fromisoformat(when.strip().replace("Z", "+00:00"))
-        except ValueError as error:
+            return utc(datetime.fromisoformat(when.strip().replace("Z", "+00:00")))
+        except (ValueError, OverflowError) as error:  # or it lies outside the calendar in UTC
             msg = f"{when!r} is no time; write 2026-01-31 or 2026-01-31T09:30 (UTC unless it says otherwise)"
             raise BadInput(msg) from error
     aware = when if when.tzinfo else when.replace(tzinfo=timezone.utc)

@@ -71,6 +71,8 @@ def test_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) -> Non
         (["train", "r", "--stud", "s"], "--studies"),
         (["serve", "--studies", "s", "--port", "70000"], "65535"),
         (["labels", "list", "--studies", "s", "--since", "yesterday"], "2026-11-23"),
+        (["labels", "list", "--studies", "s", "--since", "0001-01-01T00:00+10:00"], "2026-11-23"),
+        (["labels", "confirm", "9" * 20, "--studies", "s"], "2**63"),
         (["predict", "r", "--out", "o"], "--studies"),
     ],
 )

@@ -72,6 +72,18 @@ def test_a_version_says_what_it_was_made_of(place: Path, tmp_path: Path, capsys:
     assert "versions are 1, 2, 3" in capsys.readouterr().err
 
 
+def test_a_version_names_the_labels_that_the_ledger_lacks(
+    place: Path, kit: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kit.publish(Home.find(place).path, labels=[1, 77], held_out_labels=[78])
+    assert _run(place, "model", "show", "tiny", "--json", str(tmp_path / "v.json")) == 0
+    said = capsys.readouterr().out
+    assert "label 77 (learned) is not in the ledger" in said
+    assert "label 78 (judged on) is not in the ledger" in said
+    told = json.loads((tmp_path / "v.json").read_text())
+    assert [row["id"] for row in told["lost_labels"]] == [77, 78]
+
+
 def test_a_version_that_waits_for_a_person_says_why(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(place, "model", "list") == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.split()[:2] == ["tiny", "3"])
@@ -97,7 +109,7 @@ def test_a_label_says_what_became_of_it(place: Path, tmp_path: Path, capsys: pyt
     ledger.file(ledger.row(1)).write_bytes(b"altered")
     assert _run(place, "labels", "show", "1") == 0
     assert "damaged" in capsys.readouterr().out
-    for word in ("99", "nobody"):
+    for word in ("99", "9" * 20, "9" * 5000, "nobody"):
         assert _run(place, "labels", "show", word) == 1
         assert capsys.readouterr().err.count("\n") == 1
 

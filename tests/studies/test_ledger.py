@@ -117,6 +117,8 @@ def test_retracting_by_time_and_by_id(ledger, give):
     assert len(ledger.revoke(since=one.time)) == 1
     with pytest.raises(BadInput, match="say which"):
         ledger.revoke()
+    with pytest.raises(BadInput, match=r"'0001-01-01T00:00\+10:00' is no time"):
+        ledger.history(since="0001-01-01T00:00+10:00")
     with pytest.raises(BadInput, match="'yesterday' is no time"):
         ledger.revoke(since="yesterday")
 
