@@ -245,8 +245,7 @@ class FolderDatastore(Datastore):
         """The file that a viewer gets and what it is told of it, of one and the same label."""
         self.folder.study(study_id)
         if _known_tag(tag) == ORIGINAL:
-            found = self.proposals.readable(study_id, self._made_for(study_id))
-            if found:
+            if found := self.proposals.readable(study_id, self._made_for(study_id)):
                 return found.file, {"params": {"label_names": found.names}, "message": found.message}
         elif rows := self.given.of(study_id, tag):
             return self.given.file(rows[0]), self.given.info(rows)
@@ -281,7 +280,7 @@ class FolderDatastore(Datastore):
             BadLabel: the mask does not fit its study or the recipes.
             BadInput: another tag.
             NotFound: no such study or recipe.
-            NoSpace: the disk is full or read-only; nothing was changed.
+            NoSpace: the disk is full or read-only; of a mask for several recipes, the first labels may be kept.
         """
         self.save_rows(image_id, label_filename, label_tag, label_info)
         return image_id
@@ -380,8 +379,7 @@ class FolderDatastore(Datastore):
 
     def finish_reply(self) -> None:
         """Deletes what this thread made only to be sent."""
-        file = getattr(self._after_reply, "file", None)
-        if file:
+        if file := getattr(self._after_reply, "file", None):
             file.unlink(missing_ok=True)
             self._after_reply.file = None
 
