@@ -31,8 +31,7 @@ from radloop.studies.files import write_whole, writing
 from radloop.studies.folder import IMAGE_ENDINGS, StudiesFolder, split_ending
 from radloop.studies.home import Home
 from radloop.studies.ledger import Ledger, now
-from radloop.studies.sides import former_side
-from radloop.studies.split import Split
+from radloop.studies.sides import former_sides
 from radloop.studies.view import VIEW_ENDINGS
 
 log = logging.getLogger(__name__)
@@ -109,9 +108,7 @@ def bury(ledger: Ledger, found: Found, versions: Collection[str], author: str) -
         versions: what learned from the patient, such as `liver/3`.
         author: who asks for it.
     """
-    side = Split(ledger).side(found.patient) if found.known else "train"
-    side_of = {study: former_side(study, found.patient, ledger) for study in found.studies if found.known}
-    side_of[found.patient] = side
+    side_of = former_sides(found.patient, found.studies, ledger) if found.known else {}
     names: dict[str, str] = {}
     table = tables.forgotten
     with ledger.database.write() as connection:
@@ -121,8 +118,10 @@ def bury(ledger: Ledger, found: Found, versions: Collection[str], author: str) -
             names[one] = row.name if row else _new_name(names.get(found.patient, ""), names)
             if row is None:
                 values = {"name": names[one], "digest": tombstones.digest(salt, one), "time": now()}
-                values["side"] = side_of.get(one, side)
-                connection.execute(table.insert().values(**values, author=author, rows="[]", versions="[]"))
+                values |= {"side": side_of[one], "author": author, "rows": "[]", "versions": "[]"}
+                connection.execute(table.insert().values(values))
+            elif one in side_of:
+                connection.execute(table.update().where(table.c.name == row.name).values(side=side_of[one]))
         first = connection.execute(sa.select(table).where(table.c.name == names[found.patient])).one()
         rows = json.dumps(sorted({*json.loads(first.rows), *found.rows}))
         learned = json.dumps(sorted({*json.loads(first.versions), *versions}))
