@@ -31,7 +31,7 @@ def forget(options: argparse.Namespace) -> int:
     from radloop.registry.forget import rename_in_manifests
     from radloop.registry.lineage import uses
     from radloop.registry.registry import Registry
-    from radloop.studies.forget import bury, find, leave_no_copy, remove_files, rename_rows
+    from radloop.studies.forget import bury, drop_answers, find, leave_no_copy, remove_files, rename_rows
     from radloop.studies.ledger import Ledger
 
     folder = open_folder(options.studies)
@@ -51,6 +51,7 @@ def forget(options: argparse.Namespace) -> int:
         remove_files(folder, ledger, found)
         rename_in_manifests(home, {one: names[one] for one in found.people})
         rename_rows(ledger, found, names)
+        drop_answers(folder, found)
         leave_no_copy(home)
     _say_done(found, names[found.patient], used)
     return 0
@@ -90,6 +91,9 @@ def _say_done(found: Found, name: str, used: list[Use]) -> None:
         say("this patient was forgotten before; nothing was left")
     say(f"the patient is {name} in the ledger and in versions now")
     _say_versions(used)
+    if found.former:
+        who = ", ".join(sorted(found.former))
+        say(f"labels of these studies were also given as of {who}; if that is the same person, forget that id too")
     say("logs of the server, earlier backups and exports may still name the patient; remove those yourself")
 
 

@@ -1,7 +1,8 @@
 """Removes a patient: images, labels and whatever was made of them go, rows of the ledger lose the name.
 
-Each step can be done again, and what says that there is something left to do goes last: after a crash the same call
-finishes. Rows of the ledger keep their ids, so that what a version learned from stays known.
+Only studies that are this patient's by now go; one that was theirs by mistake loses the name alone. Rows of the ledger
+keep their ids, so that what a version learned from stays known. Each step can be done again, and what says that there
+is something left to do goes last: after a crash the same call finishes.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class Found:
         others: files and folders with labels, proposals and what was made of them.
         known: whether the ledger or the studies still name the patient; else only what was forgotten before does.
         also: those of the studies' ids that are ids of other patients too.
+        former: other patient ids under which the studies were labelled.
     """
 
     patient: str
@@ -60,6 +62,7 @@ class Found:
     others: tuple[Path, ...]
     known: bool
     also: frozenset[str]
+    former: frozenset[str]
 
     @property
     def people(self) -> frozenset[str]:
@@ -70,35 +73,45 @@ class Found:
 def find(folder: StudiesFolder, ledger: Ledger, patient: str) -> Found:
     """What there is of a patient.
 
+    A study is of the patient that the folder says now; one without an image of whom `answers.csv` names last, else of
+    whom its newest label names.
+
     Raises:
-        NotFound: nobody of that id is known; names the closest.
+        NotFound: nobody of that id is known; names the closest, or whose study it is.
         NoSpace: the studies folder is read-only.
     """
     folder = StudiesFolder(folder.path)
     here = folder.studies()
-    studies = {study.id for study in here.values() if study.patient == patient}
-    studies |= {image for image, who in _answers(folder.path / "answers.csv") if who == patient}
     with ledger.database.read() as connection:
-        table = tables.labels
-        named = connection.execute(sa.select(table.c.study).where(table.c.patient == patient).distinct()).scalars()
-        studies |= {study for study in named if study not in here or here[study].patient == patient}
-        rows = connection.execute(sa.select(table.c.id).where(_theirs(table, patient, studies))).scalars().all()
+        columns = (tables.labels.c.id, tables.labels.c.study, tables.labels.c.patient)
+        labelled = connection.execute(sa.select(*columns).order_by(tables.labels.c.id)).all()
         stored = set(connection.execute(sa.select(tables.patients.c.patient)).scalars())
         buried = tombstones.find(connection, _salt(connection), patient)
-    known = bool(studies or rows) or patient in stored
-    if not known and buried is None:
-        everybody = {study.patient for study in here.values()} | {
-            one for one in stored if not one.startswith(FORGOTTEN)
-        }
+    whose = {row.study: row.patient for row in labelled} | dict(_answers(folder.path / "answers.csv"))
+    whose |= {study.id: study.patient for study in here.values()}
+    studies = {study for study, who in whose.items() if who == patient and not study.startswith(FORGOTTEN)}
+    theirs = [row for row in labelled if row.study in studies]
+    known = bool(studies) or patient in stored or any(row.patient == patient for row in labelled)
+    if not studies and (patient in here or not (known or buried)):
+        everybody = {study.patient for study in here.values()} | stored
         hint = f"; study {patient} is of patient {here[patient].patient!r}" if patient in here else ""
-        msg = f"there is no patient {patient!r}{hint or closest(patient, everybody)}"
+        msg = f"there is no patient {patient!r}{hint or closest(patient, _named(everybody))}"
         raise NotFound(msg)
     if not os.access(folder.path, os.W_OK):
         msg = f"studies folder {folder.path} is read-only, so nothing was removed; allow writing there, then try again"
         raise NoSpace(msg)
-    images, others = _images(folder, studies), _others(folder, ledger.home, studies)
-    also = frozenset(studies & {study.patient for study in here.values()} - {patient})
-    return Found(patient, tuple(sorted(studies)), tuple(rows), tuple(images), tuple(others), known, also)
+    also = studies & {study.patient for study in here.values()} - {patient}
+    former = {row.patient for row in theirs} - {patient, *studies}
+    return Found(
+        patient=patient,
+        studies=tuple(sorted(studies)),
+        rows=tuple(row.id for row in theirs),
+        images=tuple(_images(folder, studies)),
+        others=tuple(_others(folder, ledger.home, studies)),
+        known=known,
+        also=frozenset(also),
+        former=frozenset(_named(former)),
+    )
 
 
 def bury(ledger: Ledger, found: Found, versions: Collection[str], author: str) -> dict[str, str]:
@@ -132,7 +145,7 @@ def bury(ledger: Ledger, found: Found, versions: Collection[str], author: str) -
 
 
 def remove_files(folder: StudiesFolder, ledger: Ledger, found: Found) -> None:
-    """Remove labels and what was made of them, then images, then the lines of `answers.csv`.
+    """Remove labels and what was made of them, then images.
 
     Raises:
         NoSpace: something cannot be removed; what is left goes when it is called again.
@@ -143,15 +156,32 @@ def remove_files(folder: StudiesFolder, ledger: Ledger, found: Found) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-    _drop_answers(folder.path / "answers.csv", found)
+
+
+def drop_answers(folder: StudiesFolder, found: Found) -> None:
+    """Remove the patient's lines of `answers.csv`, after all else: they say whose the studies were.
+
+    Raises:
+        NoSpace: it cannot be written; it is as it was.
+    """
+    file = folder.path / "answers.csv"
+    lines = list(_lines(file))
+    kept = [raw for raw, image, who in lines if not image or (image not in found.studies and who != found.patient)]
+    if len(kept) < len(lines):
+        text = "".join(kept).encode("utf-8", "surrogateescape")
+        write_whole(file, lambda temporary: _write(temporary, text), ".csv")
 
 
 def rename_rows(ledger: Ledger, found: Found, names: Mapping[str, str]) -> None:
-    """Put the new names for the patient and the studies into every table, and clear notes, in one transaction."""
-    labels, patients, name = tables.labels, tables.patients, names[found.patient]
+    """Put the new names for the patient and the studies into every table, and clear notes, in one transaction.
+
+    A label under another patient's id keeps that id, since it says what was learned from that one.
+    """
+    labels, patients = tables.labels, tables.patients
     with ledger.database.write() as connection:
-        theirs = _theirs(labels, found.patient, found.studies)
-        connection.execute(labels.update().where(theirs).values(patient=name, note=""))
+        connection.execute(labels.update().where(labels.c.study.in_(found.studies)).values(note=""))
+        for one in found.people:
+            connection.execute(labels.update().where(labels.c.patient == one).values(patient=names[one]))
         for study in found.studies:
             for table in (labels, tables.shown, tables.originals):
                 connection.execute(table.update().where(table.c.study == study).values(study=names[study]))
@@ -186,8 +216,8 @@ def renamed(value: Any, names: Mapping[str, str]) -> Any:
     return names.get(value, value) if isinstance(value, str) else value
 
 
-def _theirs(table: sa.Table, patient: str, studies: Collection[str]) -> sa.ColumnElement[bool]:
-    return sa.or_(table.c.patient == patient, table.c.study.in_(list(studies)))
+def _named(patients: Collection[str]) -> set[str]:
+    return {one for one in patients if not one.startswith(FORGOTTEN)}
 
 
 def _salt(connection: sa.Connection) -> str:
@@ -229,17 +259,13 @@ def _id(path: Path, endings: tuple[str, ...]) -> str:
 
 
 def _contents(ledger: Ledger, found: Found) -> list[Path]:
-    """Contents of their labels, and of files from elsewhere, that nobody else's row has."""
+    """Contents of their labels, and of files from elsewhere, that no other study's row has."""
     theirs: set[tuple[str, str]] = set()
     others: set[tuple[str, str]] = set()
     with ledger.database.read() as connection:
         for table in (tables.labels, tables.originals):
-            patient = table.c.patient if "patient" in table.c else sa.literal("")
-            for row in connection.execute(
-                sa.select(table.c.study, patient.label("who"), table.c.checksum, table.c.ext)
-            ):
-                mine = row.study in found.studies or row.who == found.patient
-                (theirs if mine else others).add((row.checksum, row.ext))
+            for row in connection.execute(sa.select(table.c.study, table.c.checksum, table.c.ext)):
+                (theirs if row.study in found.studies else others).add((row.checksum, row.ext))
     files = [ledger.home.labels / f"{checksum}{ext}" for checksum, ext in sorted(theirs - others)]
     damaged = ledger.home.labels / ".damaged"
     return [*files, *(path for file in files for path in damaged.glob(f"*-{file.name}"))]
@@ -271,15 +297,8 @@ def _lines(file: Path) -> Iterator[tuple[str, str, str]]:
             yield raw, "", ""
             continue
         cells = dict(zip(header, (cell.strip() for cell in record), strict=False))
-        yield raw, split_ending(cells.get("image", ""))[0], cells.get("patient", "") or cells.get("image", "")
-
-
-def _drop_answers(file: Path, found: Found) -> None:
-    lines = list(_lines(file))
-    kept = [raw for raw, image, who in lines if not image or (image not in found.studies and who != found.patient)]
-    if len(kept) < len(lines):
-        text = "".join(kept).encode("utf-8", "surrogateescape")
-        write_whole(file, lambda temporary: _write(temporary, text), ".csv")
+        image = split_ending(cells.get("image", ""))[0]
+        yield raw, image, cells.get("patient", "") or image
 
 
 def _write(file: Path, content: bytes) -> None:

@@ -142,9 +142,9 @@ def test_again_it_finishes_what_a_crash_left(place: Path, monkeypatch, capsys) -
     names = set()
     for module, step in (
         (steps, "remove_files"),
-        (steps, "_drop_answers"),
         (versions, "rename_in_manifests"),
         (steps, "rename_rows"),
+        (steps, "drop_answers"),
         (steps, "leave_no_copy"),
     ):
         with monkeypatch.context() as patch:

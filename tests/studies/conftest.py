@@ -136,6 +136,7 @@ class House:
         names = forget.bury(self.ledger, found, (), "ann")
         forget.remove_files(self.folder, self.ledger, found)
         forget.rename_rows(self.ledger, found, names)
+        forget.drop_answers(self.folder, found)
         self.patients = {study: who for study, who in self.patients.items() if study not in found.studies}
 
 
