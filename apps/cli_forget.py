@@ -28,7 +28,7 @@ def forget(options: argparse.Namespace) -> int:
         Conflict: a training runs.
         NoSpace: the studies cannot be written; nothing was removed.
     """
-    from radloop.registry.forget import rename_in_manifests
+    from radloop.registry.forget import rename_in_manifests, rename_in_reasons
     from radloop.registry.lineage import uses
     from radloop.registry.registry import Registry
     from radloop.studies.forget import bury, drop_answers, find, leave_no_copy, remove_files, rename_rows
@@ -49,7 +49,9 @@ def forget(options: argparse.Namespace) -> int:
         learned = [f"{use.version.recipe}/{use.version.number}" for use in used if use.learned]
         names = bury(ledger, found, learned, getpass.getuser())
         remove_files(folder, ledger, found)
-        rename_in_manifests(home, {one: names[one] for one in found.people})
+        people = {one: names[one] for one in found.people}
+        rename_in_manifests(home, people)
+        rename_in_reasons(registry, people)
         rename_rows(ledger, found, names)
         drop_answers(folder, found)
         leave_no_copy(home)

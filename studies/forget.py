@@ -272,9 +272,9 @@ def _contents(ledger: Ledger, found: Found) -> list[Path]:
 
 
 def _made_again(home: Home) -> list[Path]:
-    """Caches, which do not say whose they are, and checkpoints; not what a running server has open."""
+    """Caches, which do not say whose they are, checkpoints, and how the last trainings went."""
     cached = (path for path in home.cache.iterdir() if path.is_dir() and not path.name.startswith("tmp"))
-    return [*cached, *home.path.glob("progress/*.pt"), *home.path.glob("checkpoints")]
+    return [*cached, *home.path.glob("progress/*"), *home.path.glob("checkpoints")]
 
 
 def _answers(file: Path) -> list[tuple[str, str]]:

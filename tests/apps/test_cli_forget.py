@@ -58,7 +58,11 @@ def made(tmp_path_factory: pytest.TempPathFactory, kit: SimpleNamespace) -> Path
     kit.make_study(home.sessions / "0000", "erna_b")
     scores = {"held_out": {GONE: 0.5, "Otto": 0.6}, "patients": {"train": [GONE], "validation": ["Otto"]}}
     kit.publish(home.path, labels=[1, 2], skipped=[{"study": "erna_b", "reason": "erna_b is odd"}], **scores)
-    kit.publish(home.path, labels=[2], held_out_labels=[3], started_from=None)
+    reason = f"rejected: patient {GONE!r} fell by 0.6"  # as older releases wrote it
+    gate = {"reason": reason, "without": {"reason": f"the score of patient {GONE!r} is nan"}}
+    kit.publish(home.path, labels=[2], held_out_labels=[3], started_from=None, gate=gate)
+    (home.path / "progress").mkdir()
+    (home.path / "progress" / "tiny.json").write_text(json.dumps({"reason": reason}, ensure_ascii=False))
     kit.publish(home.path, labels=[4], gate={"per": {GONE: 1.0}, "reason": "good"}, started_from=1)
     take(home)
     return studies
@@ -121,6 +125,8 @@ def test_nothing_names_the_patient_and_the_others_stay(place: Path, capsys: pyte
     versions = Registry(home).versions("tiny")
     assert {v.number: v.weights.read_bytes() for v in versions} == weights
     assert versions[0].manifest["held_out"] == {name: 0.5, "Otto": 0.6}
+    reason = f"rejected: patient {name!r} fell by 0.6"
+    assert (versions[1].reason, versions[1].manifest["gate"]["reason"]) == (reason, reason)
     assert Registry(home).champion("tiny").number == 3
     with ledger.database.read() as connection:
         stones = connection.execute(sa.select(tables.forgotten)).all()
@@ -143,6 +149,7 @@ def test_again_it_finishes_what_a_crash_left(place: Path, monkeypatch, capsys) -
     for module, step in (
         (steps, "remove_files"),
         (versions, "rename_in_manifests"),
+        (versions, "rename_in_reasons"),
         (steps, "rename_rows"),
         (steps, "drop_answers"),
         (steps, "leave_no_copy"),
@@ -200,10 +207,11 @@ def test_in_postgresql(place: Path, tmp_path: Path, monkeypatch, postgres) -> No
     assert main(["backup", "--studies", str(place), "--out", str(tmp_path / "b.tar")]) == 0
     shutil.rmtree(place / ".radloop")
     monkeypatch.setenv("RADLOOP_LEDGER", postgres())
-    assert main(["restore", str(tmp_path / "b.tar"), "--studies", str(place)]) == 0
-    assert _forget(place, "--yes") == 0
+    again = place / ".again"  # another path, since MLflow keeps a database open for as long as its process runs
+    assert main(["restore", str(tmp_path / "b.tar"), "--studies", str(place), "--home", str(again)]) == 0
+    assert _forget(place, "--home", str(again), "--yes") == 0
     assert _naming(place) == []
-    with Ledger(Home.find(place)).database.read() as connection:
+    with Ledger(Home(again)).database.read() as connection:
         told = str([connection.execute(sa.select(table)).all() for table in tables.metadata.sorted_tables])
     assert GONE not in told
     assert "erna" not in told
