@@ -79,6 +79,7 @@ def _say_found(found: Found, used: list[Use]) -> None:
     for path in (*found.images, *found.others):
         say(f"  {path}")
     say("  and every cache: what is made from images is made again when needed")
+    _say_elsewhere(found)
     _say_versions(used)
 
 
@@ -91,12 +92,18 @@ def _say_done(found: Found, name: str, used: list[Use]) -> None:
         say(f"{plural(len(found.studies), 'study', 'studies')} removed ({_counts(found)})")
     else:
         say("this patient was forgotten before; nothing was left")
+    _say_elsewhere(found)
     say(f"the patient is {name} in the ledger and in versions now")
     _say_versions(used)
     if found.former:
         who = ", ".join(sorted(found.former))
         say(f"labels of these studies were also given as of {who}; if that is the same person, forget that id too")
     say("logs of the server, earlier backups and exports may still name the patient; remove those yourself")
+
+
+def _say_elsewhere(found: Found) -> None:
+    for path in found.elsewhere:
+        say(f"  {path} stays: only links to it are removed; remove it yourself, if it is of this patient")
 
 
 def _say_versions(used: list[Use]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import hashlib
 import io
 import json
 import logging
@@ -26,19 +25,16 @@ from typing import Any
 import sqlalchemy as sa
 
 from radloop.recipes.errors import NoSpace, NotFound, closest
-from radloop.studies import snapshots, tables, tombstones
+from radloop.studies import snapshots, tables, tombstones, traces
 from radloop.studies.contents import FORGOTTEN
 from radloop.studies.files import write_whole, writing
-from radloop.studies.folder import IMAGE_ENDINGS, StudiesFolder, split_ending
+from radloop.studies.folder import StudiesFolder, split_ending
 from radloop.studies.home import Home
 from radloop.studies.ledger import Ledger, now
+from radloop.studies.leftovers import is_left, remove, temporary
 from radloop.studies.sides import former_sides
-from radloop.studies.view import VIEW_ENDINGS
 
 log = logging.getLogger(__name__)
-
-_REMOVED = re.compile(r"^\d{8}T\d{6}-[0-9a-f]{8}-(?P<name>.+)$")
-_CHANNEL = re.compile(r"_\d{4}$")
 
 
 @dataclass(frozen=True)
@@ -50,6 +46,7 @@ class Found:
         rows: ids of their labels in the ledger.
         images: files and folders of the studies folder, in the order in which they may go.
         others: files and folders with labels, proposals and what was made of them.
+        elsewhere: what links among these lead to; it stays.
         known: whether the ledger or the studies still name the patient; else only what was forgotten before does.
         also: those of the studies' ids that are ids of other patients too.
         former: other patient ids under which the studies were labelled.
@@ -60,6 +57,7 @@ class Found:
     rows: tuple[int, ...]
     images: tuple[Path, ...]
     others: tuple[Path, ...]
+    elsewhere: tuple[Path, ...]
     known: bool
     also: frozenset[str]
     former: frozenset[str]
@@ -102,12 +100,15 @@ def find(folder: StudiesFolder, ledger: Ledger, patient: str) -> Found:
         raise NoSpace(msg)
     also = studies & {study.patient for study in here.values()} - {patient}
     former = {row.patient for row in theirs} - {patient, *studies}
+    ids = traces.file_ids(folder, studies)
+    images, others = traces.images(folder, ids), list(traces.others(folder, ledger.home, studies, ids))
     return Found(
         patient=patient,
         studies=tuple(sorted(studies)),
         rows=tuple(row.id for row in theirs),
-        images=tuple(_images(folder, studies)),
-        others=tuple(_others(folder, ledger.home, studies)),
+        images=tuple(images),
+        others=tuple(others),
+        elsewhere=tuple(traces.elsewhere([*images, *others])),
         known=known,
         also=frozenset(also),
         former=frozenset(_named(former)),
@@ -145,17 +146,16 @@ def bury(ledger: Ledger, found: Found, versions: Collection[str], author: str) -
 
 
 def remove_files(folder: StudiesFolder, ledger: Ledger, found: Found) -> None:
-    """Remove labels and what was made of them, then images.
+    """Remove labels, what was made of them, what killed processes left, then images.
 
     Raises:
         NoSpace: something cannot be removed; what is left goes when it is called again.
     """
+    contents = _contents(ledger, found)
+    left = _left(folder, ledger.home, found, {path.name for path in contents})
     with writing(f"the studies of {found.patient}"):
-        for path in (*found.others, *_contents(ledger, found), *_made_again(ledger.home), *found.images):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+        for path in (*found.others, *contents, *_made_again(ledger.home), *left, *found.images):
+            remove(path)
 
 
 def drop_answers(folder: StudiesFolder, found: Found) -> None:
@@ -229,35 +229,6 @@ def _new_name(of: str, taken: Mapping[str, str]) -> str:
     return f"{of}-{len(taken)}-{secrets.token_hex(2)}" if of else f"{FORGOTTEN}{secrets.token_hex(4)}"
 
 
-def _images(folder: StudiesFolder, studies: Collection[str]) -> list[Path]:
-    """Every file that has the id of one of the studies, also one that another file stands in front of."""
-    here = folder.studies()
-    channels = [path for study in studies if study in here for path in here[study].channels]
-    ids = {*studies, *(path.name if path.is_dir() else split_ending(path.name)[0] for path in channels)}
-    found = [path for path in folder.path.iterdir() if path.name != "labels" and _id(path, IMAGE_ENDINGS) in ids]
-    # The channel _0000 goes last: without it, the others would be taken for studies of their own.
-    return sorted(found, key=lambda path: path.name, reverse=True)
-
-
-def _others(folder: StudiesFolder, home: Home, studies: Collection[str]) -> Iterator[Path]:
-    places = [folder.path / "labels", home.path / "view", home.path / "removed", home.path / "tmp"]
-    for path in (path for place in places if place.is_dir() for path in sorted(place.rglob("*"))):
-        match = _REMOVED.match(path.name)
-        name = Path(match["name"]) if match else path
-        if path.is_file() and {_id(name, VIEW_ENDINGS), _id(name, IMAGE_ENDINGS)} & {*studies}:
-            yield path
-    facts = {f"{hashlib.sha256(study.encode()).hexdigest()[:32]}.json" for study in studies}
-    yield from (path for path in sorted((home.path / "info").glob("*/*.json")) if path.name in facts)
-    for session in sorted(path for path in (home.path / "sessions").glob("*") if path.is_dir()):
-        if any(_id(path, IMAGE_ENDINGS) in studies for path in session.rglob("*")):
-            yield session
-
-
-def _id(path: Path, endings: tuple[str, ...]) -> str:
-    name, ending = split_ending(path.name, endings)
-    return name if ending else path.name
-
-
 def _contents(ledger: Ledger, found: Found) -> list[Path]:
     """Contents of their labels, and of files from elsewhere, that no other study's row has."""
     theirs: set[tuple[str, str]] = set()
@@ -269,6 +240,16 @@ def _contents(ledger: Ledger, found: Found) -> list[Path]:
     files = [ledger.home.labels / f"{checksum}{ext}" for checksum, ext in sorted(theirs - others)]
     damaged = ledger.home.labels / ".damaged"
     return [*files, *(path for file in files for path in damaged.glob(f"*-{file.name}"))]
+
+
+def _left(folder: StudiesFolder, home: Home, found: Found, contents: Collection[str]) -> list[Path]:
+    """Temporary files that are theirs by a name, or that nobody is at work on: those do not say whose they are."""
+    ids = traces.file_ids(folder, found.studies)
+
+    def theirs(path: Path) -> bool:
+        return traces.holds(path, ids) or any(inner.name in contents for inner in path.rglob("*"))
+
+    return [path for path in temporary(folder.path, home) if theirs(path) or is_left(path)]
 
 
 def _made_again(home: Home) -> list[Path]:
