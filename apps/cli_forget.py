@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import getpass
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from radloop.apps.place import open_folder
 from radloop.apps.terminal import complain, plural, say, table
-from radloop.recipes.errors import Conflict
+from radloop.apps.training import no_training
 from radloop.studies.home import Home
 
 if TYPE_CHECKING:
@@ -44,10 +41,10 @@ def forget(options: argparse.Namespace) -> int:
         complain(f"nothing was removed; to remove it for good say: radloop forget {found.patient} ... --yes")
         return 1
     recipes = {row.recipe for row in ledger.history()} | set(registry.recipes())
-    with _no_training(home, recipes):
+    with no_training(home, recipes, "forget again"):
         found = find(folder, ledger, options.patient)
         learned = [f"{use.version.recipe}/{use.version.number}" for use in used if use.learned]
-        names = bury(ledger, found, learned, getpass.getuser())
+        names = bury(ledger, found, learned, _user())
         remove_files(folder, ledger, found)
         people = {one: names[one] for one in found.people}
         rename_in_manifests(home, people)
@@ -59,19 +56,12 @@ def forget(options: argparse.Namespace) -> int:
     return 0
 
 
-@contextmanager
-def _no_training(home: Home, recipes: Iterable[str]) -> Iterator[None]:
-    """Keeps trainings of these recipes from starting; see `radloop.engine.running` for the locks."""
-    with ExitStack() as held:
-        for recipe in sorted(recipes):
-            lock = os.open(home.path / f"train-{recipe}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-            held.callback(os.close, lock)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                msg = f"{recipe} is being trained, maybe on this patient; wait or stop it, then forget again"
-                raise Conflict(msg) from error
-        yield
+def _user() -> str:
+    """Who asks: the login name, or the number of a user who has none, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # OSError from Python 3.13 on
+        return str(os.getuid())
 
 
 def _say_found(found: Found, used: list[Use]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pwd
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -186,6 +187,16 @@ def test_not_while_a_training_runs(place: Path, capsys: pytest.CaptureFixture[st
     finally:
         os.close(lock)
     assert _forget(place, "--yes") == 0
+
+
+def test_a_user_without_a_name_is_written_down_by_number(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs as a number."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: {}["no such user"])
+    assert _forget(place, "--yes") == 0
+    with Ledger(Home.find(place)).database.read() as connection:
+        assert set(connection.execute(sa.select(tables.forgotten.c.author)).scalars()) == {str(os.getuid())}
 
 
 @pytest.mark.parametrize("side", ["train", "validation", "test"])
