@@ -104,7 +104,7 @@ def put_back(home: Home, file: Path) -> Path | None:
     used a second time, since versions may name them. Nothing else may have the ledger open.
 
     Raises:
-        NotFound: there is no such file.
+        NotFound: there is no such file, or no home.
         BadInput: it is no whole ledger, or the ledger is not SQLite.
         Conflict: it is of another home or of a newer radloop.
         NoSpace: the disk is full or read-only; the ledger is as it was.
@@ -115,6 +115,12 @@ def put_back(home: Home, file: Path) -> Path | None:
         raise BadInput(msg)
     if not file.is_file():
         msg = f"there is no snapshot {file}; `ls {home.path / 'snapshots'}` shows those there are"
+        raise NotFound(msg)
+    if not (home.had_ledger or ledger.is_file()):
+        msg = (
+            f"there is no home at {home.path}, and a snapshot goes into the one that it is of; restore a backup there, "
+        )
+        msg += "or give the home with --home"
         raise NotFound(msg)
     _check(home, file)
     aside = None
