@@ -28,7 +28,7 @@ from monailabel.utils.sessions import Sessions
 
 from radloop.apps.champions import Champions
 from radloop.apps.retrain import Retraining
-from radloop.apps.scratch import sweep
+from radloop.apps.scratch import sweep, sweep_leftovers
 from radloop.apps.server_process import claim
 from radloop.apps.sessions import SafeSessions, asked_image
 from radloop.engine.running import cancel, mark_ended, resumable
@@ -254,6 +254,7 @@ class RadloopApp(MONAILabelApp):
         if "radloop.apps.asgi" not in sys.modules:
             logger.warning("this server has no guard: anybody who reaches it can read and write; use `radloop serve`")
         sweep(self.home, older_than=time.time() - psutil.Process().create_time())
+        sweep_leftovers(self.folder.path, self.home)
         self._mark_ended()
         if lost := about_unnamed(self.ledger):  # before labels/final is taken in
             logger.warning(lost)

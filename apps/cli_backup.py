@@ -8,6 +8,7 @@ from pathlib import Path
 from radloop.apps.place import open_folder
 from radloop.apps.server_process import is_serving
 from radloop.apps.terminal import bar, complain, plural, say
+from radloop.apps.training import no_training
 from radloop.recipes.errors import Conflict
 from radloop.studies.home import Home
 
@@ -19,9 +20,10 @@ def backup(options: argparse.Namespace) -> int:
     """Writes the home into a file and reads that back; servers and trainings go on meanwhile."""
     from radloop.registry.backup import backup as write
 
-    home = Home.find(open_folder(options.studies).path, options.home)
+    folder = open_folder(options.studies)
+    home = Home.find(folder.path, options.home)
     with bar(None, "backup", "B") as shown:
-        packed = write(home, options.out.expanduser(), shown.update)
+        packed = write(home, options.out.expanduser(), shown.update, folder.final_dir)
     for reason in packed.left_out:
         complain(f"warning: left out: {reason}")
     rows, versions = plural(packed.labels, "ledger row"), plural(packed.versions, "version")
@@ -34,7 +36,8 @@ def restore(options: argparse.Namespace) -> int:
     """Makes a home of a backup, or puts a snapshot of the ledger into the home that is there.
 
     Raises:
-        Conflict: a server of this home is running, or the home is not empty.
+        Conflict: a server of this home is running, the home is not empty, or a snapshot is to go in while a training
+            runs.
     """
     file = options.file.expanduser()
     home = Home.find(open_folder(options.studies).path, options.home)
@@ -63,7 +66,9 @@ def _put_back(home: Home, file: Path) -> int:
     from radloop.registry.lineage import last_row_named
     from radloop.studies.snapshots import put_back
 
-    aside = put_back(home, file, last_row_named(home))
+    recipes = [lock.stem.removeprefix("train-") for lock in home.path.glob("train-*.lock")]
+    with no_training(home, recipes, "restore again"):
+        aside = put_back(home, file, last_row_named(home))
     say(f"{file.name} is the ledger of {home.path} now")
     if aside:
         say(f"the one that was there is kept in {aside}")

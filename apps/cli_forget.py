@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import getpass
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from radloop.apps.place import open_folder
 from radloop.apps.terminal import complain, plural, say, table
-from radloop.recipes.errors import Conflict
+from radloop.apps.training import no_training
 from radloop.studies.home import Home
 
 if TYPE_CHECKING:
@@ -28,10 +25,10 @@ def forget(options: argparse.Namespace) -> int:
         Conflict: a training runs.
         NoSpace: the studies cannot be written; nothing was removed.
     """
-    from radloop.registry.forget import rename_in_manifests
+    from radloop.registry.forget import rename_in_manifests, rename_in_reasons
     from radloop.registry.lineage import uses
     from radloop.registry.registry import Registry
-    from radloop.studies.forget import bury, find, leave_no_copy, remove_files, rename_rows
+    from radloop.studies.forget import bury, drop_answers, find, leave_no_copy, remove_files, rename_rows
     from radloop.studies.ledger import Ledger
 
     folder = open_folder(options.studies)
@@ -44,31 +41,27 @@ def forget(options: argparse.Namespace) -> int:
         complain(f"nothing was removed; to remove it for good say: radloop forget {found.patient} ... --yes")
         return 1
     recipes = {row.recipe for row in ledger.history()} | set(registry.recipes())
-    with _no_training(home, recipes):
+    with no_training(home, recipes, "forget again"):
         found = find(folder, ledger, options.patient)
         learned = [f"{use.version.recipe}/{use.version.number}" for use in used if use.learned]
-        names = bury(ledger, found, learned, getpass.getuser())
+        names = bury(ledger, found, learned, _user())
         remove_files(folder, ledger, found)
-        rename_in_manifests(home, {one: names[one] for one in found.people})
+        people = {one: names[one] for one in found.people}
+        rename_in_manifests(home, people)
+        rename_in_reasons(registry, people)
         rename_rows(ledger, found, names)
+        drop_answers(folder, found)
         leave_no_copy(home)
     _say_done(found, names[found.patient], used)
     return 0
 
 
-@contextmanager
-def _no_training(home: Home, recipes: Iterable[str]) -> Iterator[None]:
-    """Keeps trainings of these recipes from starting; see `radloop.engine.running` for the locks."""
-    with ExitStack() as held:
-        for recipe in sorted(recipes):
-            lock = os.open(home.path / f"train-{recipe}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-            held.callback(os.close, lock)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                msg = f"{recipe} is being trained, maybe on this patient; wait or stop it, then forget again"
-                raise Conflict(msg) from error
-        yield
+def _user() -> str:
+    """Who asks: the login name, or the number of a user who has none, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # OSError from Python 3.13 on
+        return str(os.getuid())
 
 
 def _say_found(found: Found, used: list[Use]) -> None:
@@ -76,6 +69,7 @@ def _say_found(found: Found, used: list[Use]) -> None:
     for path in (*found.images, *found.others):
         say(f"  {path}")
     say("  and every cache: what is made from images is made again when needed")
+    _say_elsewhere(found)
     _say_versions(used)
 
 
@@ -88,9 +82,18 @@ def _say_done(found: Found, name: str, used: list[Use]) -> None:
         say(f"{plural(len(found.studies), 'study', 'studies')} removed ({_counts(found)})")
     else:
         say("this patient was forgotten before; nothing was left")
+    _say_elsewhere(found)
     say(f"the patient is {name} in the ledger and in versions now")
     _say_versions(used)
+    if found.former:
+        who = ", ".join(sorted(found.former))
+        say(f"labels of these studies were also given as of {who}; if that is the same person, forget that id too")
     say("logs of the server, earlier backups and exports may still name the patient; remove those yourself")
+
+
+def _say_elsewhere(found: Found) -> None:
+    for path in found.elsewhere:
+        say(f"  {path} stays: only links to it are removed; remove it yourself, if it is of this patient")
 
 
 def _say_versions(used: list[Use]) -> None:

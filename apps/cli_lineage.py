@@ -142,7 +142,7 @@ def show_labels(options: argparse.Namespace) -> int:
 
 
 def _content(ledger: Ledger, row: LabelRow) -> str:
-    return "forgotten" if row.patient.startswith(FORGOTTEN) else "whole" if ledger.whole(row) else "damaged"
+    return "forgotten" if row.study.startswith(FORGOTTEN) else "whole" if ledger.whole(row) else "damaged"
 
 
 def _story(ledger: Ledger, registry: Registry, row: LabelRow) -> dict[str, Any]:

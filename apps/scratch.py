@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from radloop.studies.files import writing
 from radloop.studies.home import Home
+from radloop.studies.leftovers import OLD, last_written, remove, temporary
 
 logger = logging.getLogger(__name__)
-OLD = 3600.0  # seconds
 
 
 def scratch_folder(home: Home) -> Path:
@@ -29,24 +30,25 @@ def scratch_folder(home: Home) -> Path:
 
 def sweep(home: Home, older_than: float = OLD) -> int:
     """Deletes what nobody has written to for so many seconds; gives the number of files and folders."""
+    return _sweep((Path(entry.path) for entry in os.scandir(scratch_folder(home))), older_than, home)
+
+
+def sweep_leftovers(studies: Path, home: Home) -> int:
+    """Deletes temporary files of processes that are gone, older than an hour; gives the number of files and folders.
+
+    Args:
+        studies: the studies folder.
+    """
+    return _sweep(temporary(studies, home), OLD, home)
+
+
+def _sweep(paths: Iterable[Path], older_than: float, home: Home) -> int:
     until, count = time.time() - older_than, 0
-    for entry in os.scandir(scratch_folder(home)):
-        if _written(Path(entry.path)) >= until:
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path, ignore_errors=True)
-        else:
-            Path(entry.path).unlink(missing_ok=True)
-        count += 1
+    for path in list(paths):
+        if last_written(path) < until:
+            with suppress(OSError):  # read-only studies, or somebody else's file
+                remove(path)
+                count += 1
     if count:
-        logger.info("%d passing files and folders are gone from %s", count, home.path / "tmp")
+        logger.info("%d passing files and folders are gone from %s and its studies", count, home.path)
     return count
-
-
-def _written(path: Path) -> float:
-    """When a file, or anything in a folder, was written last; infinity where it goes away while we look."""
-    try:
-        inner = path.rglob("*") if path.is_dir() and not path.is_symlink() else ()
-        return max(p.lstat().st_mtime for p in (path, *inner))
-    except FileNotFoundError:
-        return float("inf")

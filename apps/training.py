@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+import fcntl
+import os
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from radloop.apps.server_process import is_serving
 from radloop.apps.terminal import NOTICE, bar, complain, plural, rename, say
+from radloop.recipes.errors import Conflict
 
 if TYPE_CHECKING:
     from radloop.engine.fit import Progress
@@ -81,6 +84,28 @@ def say_outcome(outcome: TrainOutcome) -> None:
         say("gate      not asked: a version of a fold never serves")
     else:
         say(f"gate      {outcome.decision.reason}")
+
+
+@contextmanager
+def no_training(home: Home, recipes: Iterable[str], then: str) -> Iterator[None]:
+    """A block in which no training of these recipes starts; see `radloop.engine.running` for the locks.
+
+    Args:
+        then: what to do when the training is over, for the message.
+
+    Raises:
+        Conflict: one of them is being trained.
+    """
+    with ExitStack() as held:
+        for recipe in sorted(recipes):
+            lock = os.open(home.path / f"train-{recipe}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            held.callback(os.close, lock)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                msg = f"{recipe} is being trained; wait or stop it, then {then}"
+                raise Conflict(msg) from error
+        yield
 
 
 @contextmanager

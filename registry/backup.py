@@ -1,8 +1,8 @@
 """A home in one file, taken while it serves and trains, and a home made of such a file.
 
 In it: the ledger, the contents of its labels and of files that came from elsewhere, the registry with every version
-that it names, recipes, what is known of images. Not in it: the studies' images, caches, sessions, logs, and trainings
-that run.
+that it names, recipes, what is known of images, proposals of studies that are read-only. Not in it: the studies'
+images, caches, sessions, logs, proposals that were replaced, and trainings that run.
 
 The registry is copied before the ledger, so every label that a version names is in the ledger's copy. What both name
 was written before they named it, and does not change.
@@ -11,17 +11,18 @@ was written before they named it, and does not change.
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from radloop.recipes.errors import BadInput, Conflict, NotFound
 from radloop.registry import folders
 from radloop.registry.registry import Registry
-from radloop.studies.backup import pack, read
+from radloop.studies.backup import pack, plain, read
 from radloop.studies.contents import FORGOTTEN
 from radloop.studies.database import Database
 from radloop.studies.files import sync, writing
@@ -31,7 +32,8 @@ from radloop.studies.rows import now
 from radloop.studies.rows_copy import copy_from_file, copy_to_file, sqlite_file
 
 LEDGER, REGISTRY, HOME = "ledger.db", "registry.db", "home.json"
-_FOLDERS = ("labels", "versions", "recipes", "info")
+_FOLDERS = ("labels", "versions", "recipes", "info", "view")
+_TREES = ("recipes/*.toml", "info/*/*.json", "view/original/*")
 _PARTS = 3  # <folder>/<recipe>/<number>/<file> at most, below the folder
 
 
@@ -52,13 +54,14 @@ class Packed:
     left_out: tuple[str, ...]
 
 
-def backup(home: Home, out: Path, step: Callable[[int], None] = lambda _: None) -> Packed:
+def backup(home: Home, out: Path, step: Callable[[int], None] = lambda _: None, *shown_in: Path) -> Packed:
     """Write a home into a file; servers and trainings go on.
 
     Args:
         home: what to keep.
         out: the file; there is none of that name yet.
         step: called with the number of bytes of each file, when it is written and when it is read back.
+        shown_in: folders of final labels that may have a copy of a damaged one, such as `StudiesFolder.final_dir`.
 
     Raises:
         Conflict: the file is there already, the ledger is damaged, or what was written does not read back.
@@ -78,11 +81,12 @@ def backup(home: Home, out: Path, step: Callable[[int], None] = lambda _: None) 
         versions = _versions(registry)
         copy_to_file(ledger.database, copies / LEDGER)
         kept: list[LabelRow | Original] = [*ledger.history(), *ledger.every_original()]
-        contents, left_out = _contents(ledger, kept)
+        contents, left_out = _contents(ledger, kept, shown_in)
         files = {LEDGER: copies / LEDGER, REGISTRY: copies / REGISTRY, HOME: home.path / HOME, **versions, **contents}
-        for folder in ("recipes", "info"):
-            files |= _tree(home.path, folder)
-        pack(files, out, step)
+        files |= _copied(home.path, copies)
+        strange = sorted(file for file in files if not _belongs(file))
+        left_out += [f"{file!r} has a name that no backup has; give the file another one" for file in strange]
+        pack({file: path for file, path in files.items() if file not in strange}, out, step)
     rows = sum(isinstance(row, LabelRow) for row in kept)
     count = len({Path(file).parent for file in versions})
     return Packed(rows, count, out.stat().st_size, tuple(left_out))
@@ -102,26 +106,39 @@ def restore(archive: Path, home: Home, step: Callable[[int], None] = lambda _: N
     if not archive.is_file():
         msg = f"there is no backup {archive}; give the file that `radloop backup` wrote"
         raise NotFound(msg)
-    if home.path.exists() and (not home.path.is_dir() or any(home.path.iterdir())):
+    place = home.path.resolve()  # what a link leads to is made, the link stays
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
         msg = f"the home {home.path} is not empty, and nothing is overwritten; move it away, or give another --home"
         raise Conflict(msg)
-    with writing(str(home.path)):
-        home.path.parent.mkdir(parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(prefix=".radloop-restore-", dir=home.path.parent))
+    if place.is_mount():
+        raise _mounted(home)
+    with writing(str(place)):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(prefix=".radloop-restore-", dir=place.parent))
     try:
         said = read(archive, staged, step)
         _check(archive, staged, set(said["files"]))
         Home(staged).remember_restored(now())
         _place_ledger(staged, home)
-        with writing(str(home.path)):
+        with writing(str(place)):
             folders.sync_tree(staged)
             staged.chmod(0o755)
-            staged.replace(home.path)
-            sync(home.path.parent)
-    except BaseException:
+            staged.replace(place)
+            sync(place.parent)
+    except BaseException as error:
         shutil.rmtree(staged, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno == errno.EBUSY:  # a mount that does not look like one
+            raise _mounted(home) from error
         raise
     return str(said["created"])
+
+
+def _mounted(home: Home) -> Conflict:
+    below = home.path / "home"
+    return Conflict(
+        f"{home.path} is a mount point, where a home cannot appear in one step; nothing was changed; restore into a "
+        f"folder below it with --home {below}, then use that as the home (RADLOOP_HOME) or move what is in it up"
+    )
 
 
 def _copy_registry(source: Path, target: Path) -> None:
@@ -141,7 +158,9 @@ def _versions(registry: Registry) -> dict[str, Path]:
     return found
 
 
-def _contents(ledger: Ledger, kept: list[LabelRow | Original]) -> tuple[dict[str, Path], list[str]]:
+def _contents(
+    ledger: Ledger, kept: list[LabelRow | Original], shown_in: Collection[Path]
+) -> tuple[dict[str, Path], list[str]]:
     """Contents by their names in the archive, and what is damaged with no copy left."""
     found: dict[str, Path] = {}
     left_out: dict[str, str] = {}
@@ -150,24 +169,36 @@ def _contents(ledger: Ledger, kept: list[LabelRow | Original]) -> tuple[dict[str
         if name in found or row.study.startswith(FORGOTTEN):
             continue
         try:
-            found[name] = ledger.content(row)
+            found[name] = ledger.content(row, *shown_in)
         except Conflict as error:
             left_out.setdefault(name, str(error))
     return found, list(left_out.values())
 
 
-def _tree(top: Path, folder: str) -> dict[str, Path]:
-    files: Iterator[Path] = (top / folder).rglob("*")
-    return {
-        file.relative_to(top).as_posix(): file for file in files if file.is_file() and not file.name.startswith(".")
-    }
+def _copied(top: Path, copies: Path) -> dict[str, Path]:
+    """Copies of what may be removed or replaced while the backup is written, by their names in the archive."""
+    found = {}
+    for file in (file for pattern in _TREES for file in top.glob(pattern)):
+        name = file.relative_to(top).as_posix()
+        if file.is_file() and not file.name.startswith("."):
+            (copies / name).parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copy2(file, copies / name)
+                found[name] = copies / name
+    return found
+
+
+def _belongs(name: str) -> bool:
+    """Whether a home has files of this name, and an archive may."""
+    first, *rest = Path(name).parts
+    inside = first in _FOLDERS and 0 < len(rest) <= _PARTS
+    return (name in (LEDGER, REGISTRY, HOME) or inside) and plain(name) and name.isprintable()
 
 
 def _check(archive: Path, staged: Path, names: set[str]) -> None:
     """That what was unpacked is a home, of this radloop or an older one."""
     for name in sorted(names):
-        first, *rest = Path(name).parts
-        if not (name in (LEDGER, REGISTRY, HOME) or (first in _FOLDERS and 0 < len(rest) <= _PARTS)):
+        if not _belongs(name):
             msg = f"{archive} cannot be restored: it has {name!r}, which is no part of a home; nothing was changed"
             raise BadInput(msg)
     if lost := sorted({LEDGER, REGISTRY, HOME} - names):

@@ -205,6 +205,16 @@ class Registry:
             self._store.tag(version.recipe, entry.key, {"state": state, "reason": reason})
         return self.version(version.recipe, version.number)
 
+    def reword(self, version: Version, reason: str) -> None:
+        """Put other words for a version's reason; whatever its state, it stays.
+
+        Raises:
+            NotFound: there is no such version.
+        """
+        with self._locked():
+            entry = self._entry(version.recipe, version.number)
+            self._store.tag(version.recipe, entry.key, {"reason": reason})
+
     def _serve(self, recipe: str, number: int, over: int | None = ANY) -> Version:
         """Move the alias to a verified version, after noting which one it takes over from."""
         version = self.version(recipe, number)

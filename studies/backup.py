@@ -74,7 +74,7 @@ def read(archive: Path, into: Path | None, step: Callable[[int], None] = lambda 
         with tarfile.open(archive, "r:") as opened:
             for member in opened:
                 content = opened.extractfile(member) if member.isreg() and not member.issparse() else None
-                if content is None or member.name in found or said is not None or not _plain(member.name):
+                if content is None or member.name in found or said is not None or not plain(member.name):
                     _refuse(archive, f"it has {member.name!r}, which no backup has")
                 if member.name == CONTENTS:
                     said = _said(archive, content.read(_LARGEST))
@@ -133,7 +133,7 @@ def _take(content: IO[bytes], target: Path | None) -> str:
     return digest.hexdigest()
 
 
-def _plain(name: str) -> bool:
+def plain(name: str) -> bool:
     """Whether a name stays inside the folder that it is unpacked into."""
     path = PurePosixPath(name)
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and not set(name) & {"\\", "\0"}

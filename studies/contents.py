@@ -111,9 +111,9 @@ def put_aside(file: Path) -> None:
 def damaged(ledger: Ledger) -> list[LabelRow | Original]:
     """The rows whose content is not as it was given, labels first; nothing is mended, see `mend`.
 
-    Rows of patients who were forgotten have no content.
+    Rows of studies that were forgotten have no content.
     """
-    found: list[LabelRow | Original] = [row for row in ledger.history() if not row.patient.startswith(FORGOTTEN)]
+    found: list[LabelRow | Original] = [row for row in ledger.history() if not row.study.startswith(FORGOTTEN)]
     found += [row for row in ledger.originals().values() if not row.study.startswith(FORGOTTEN)]
     return [row for row in found if not ledger.whole(row)]
 

@@ -1,14 +1,14 @@
 """Removes a patient: images, labels and whatever was made of them go, rows of the ledger lose the name.
 
-Each step can be done again, and what says that there is something left to do goes last: after a crash the same call
-finishes. Rows of the ledger keep their ids, so that what a version learned from stays known.
+Only studies that are this patient's by now go; one that was theirs by mistake loses the name alone. Rows of the ledger
+keep their ids, so that what a version learned from stays known. Each step can be done again, and what says that there
+is something left to do goes last: after a crash the same call finishes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
-import hashlib
 import io
 import json
 import logging
@@ -25,20 +25,16 @@ from typing import Any
 import sqlalchemy as sa
 
 from radloop.recipes.errors import NoSpace, NotFound, closest
-from radloop.studies import snapshots, tables, tombstones
+from radloop.studies import snapshots, tables, tombstones, traces
 from radloop.studies.contents import FORGOTTEN
 from radloop.studies.files import write_whole, writing
-from radloop.studies.folder import IMAGE_ENDINGS, StudiesFolder, split_ending
+from radloop.studies.folder import StudiesFolder, split_ending
 from radloop.studies.home import Home
 from radloop.studies.ledger import Ledger, now
-from radloop.studies.sides import former_side
-from radloop.studies.split import Split
-from radloop.studies.view import VIEW_ENDINGS
+from radloop.studies.leftovers import is_left, remove, temporary
+from radloop.studies.sides import former_sides
 
 log = logging.getLogger(__name__)
-
-_REMOVED = re.compile(r"^\d{8}T\d{6}-[0-9a-f]{8}-(?P<name>.+)$")
-_CHANNEL = re.compile(r"_\d{4}$")
 
 
 @dataclass(frozen=True)
@@ -50,8 +46,10 @@ class Found:
         rows: ids of their labels in the ledger.
         images: files and folders of the studies folder, in the order in which they may go.
         others: files and folders with labels, proposals and what was made of them.
+        elsewhere: what links among these lead to; it stays.
         known: whether the ledger or the studies still name the patient; else only what was forgotten before does.
         also: those of the studies' ids that are ids of other patients too.
+        former: other patient ids under which the studies were labelled.
     """
 
     patient: str
@@ -59,8 +57,10 @@ class Found:
     rows: tuple[int, ...]
     images: tuple[Path, ...]
     others: tuple[Path, ...]
+    elsewhere: tuple[Path, ...]
     known: bool
     also: frozenset[str]
+    former: frozenset[str]
 
     @property
     def people(self) -> frozenset[str]:
@@ -71,35 +71,48 @@ class Found:
 def find(folder: StudiesFolder, ledger: Ledger, patient: str) -> Found:
     """What there is of a patient.
 
+    A study is of the patient that the folder says now; one without an image of whom `answers.csv` names last, else of
+    whom its newest label names.
+
     Raises:
-        NotFound: nobody of that id is known; names the closest.
+        NotFound: nobody of that id is known; names the closest, or whose study it is.
         NoSpace: the studies folder is read-only.
     """
     folder = StudiesFolder(folder.path)
     here = folder.studies()
-    studies = {study.id for study in here.values() if study.patient == patient}
-    studies |= {image for image, who in _answers(folder.path / "answers.csv") if who == patient}
     with ledger.database.read() as connection:
-        table = tables.labels
-        named = connection.execute(sa.select(table.c.study).where(table.c.patient == patient).distinct()).scalars()
-        studies |= {study for study in named if study not in here or here[study].patient == patient}
-        rows = connection.execute(sa.select(table.c.id).where(_theirs(table, patient, studies))).scalars().all()
+        columns = (tables.labels.c.id, tables.labels.c.study, tables.labels.c.patient)
+        labelled = connection.execute(sa.select(*columns).order_by(tables.labels.c.id)).all()
         stored = set(connection.execute(sa.select(tables.patients.c.patient)).scalars())
         buried = tombstones.find(connection, _salt(connection), patient)
-    known = bool(studies or rows) or patient in stored
-    if not known and buried is None:
-        everybody = {study.patient for study in here.values()} | {
-            one for one in stored if not one.startswith(FORGOTTEN)
-        }
+    whose = {row.study: row.patient for row in labelled} | dict(_answers(folder.path / "answers.csv"))
+    whose |= {study.id: study.patient for study in here.values()}
+    studies = {study for study, who in whose.items() if who == patient and not study.startswith(FORGOTTEN)}
+    theirs = [row for row in labelled if row.study in studies]
+    known = bool(studies) or patient in stored or any(row.patient == patient for row in labelled)
+    if not studies and (patient in here or not (known or buried)):
+        everybody = {study.patient for study in here.values()} | stored
         hint = f"; study {patient} is of patient {here[patient].patient!r}" if patient in here else ""
-        msg = f"there is no patient {patient!r}{hint or closest(patient, everybody)}"
+        msg = f"there is no patient {patient!r}{hint or closest(patient, _named(everybody))}"
         raise NotFound(msg)
     if not os.access(folder.path, os.W_OK):
         msg = f"studies folder {folder.path} is read-only, so nothing was removed; allow writing there, then try again"
         raise NoSpace(msg)
-    images, others = _images(folder, studies), _others(folder, ledger.home, studies)
-    also = frozenset(studies & {study.patient for study in here.values()} - {patient})
-    return Found(patient, tuple(sorted(studies)), tuple(rows), tuple(images), tuple(others), known, also)
+    also = studies & {study.patient for study in here.values()} - {patient}
+    former = {row.patient for row in theirs} - {patient, *studies}
+    ids = traces.file_ids(folder, studies)
+    images, others = traces.images(folder, ids), list(traces.others(folder, ledger.home, studies, ids))
+    return Found(
+        patient=patient,
+        studies=tuple(sorted(studies)),
+        rows=tuple(row.id for row in theirs),
+        images=tuple(images),
+        others=tuple(others),
+        elsewhere=tuple(traces.elsewhere([*images, *others])),
+        known=known,
+        also=frozenset(also),
+        former=frozenset(_named(former)),
+    )
 
 
 def bury(ledger: Ledger, found: Found, versions: Collection[str], author: str) -> dict[str, str]:
@@ -109,9 +122,7 @@ def bury(ledger: Ledger, found: Found, versions: Collection[str], author: str) -
         versions: what learned from the patient, such as `liver/3`.
         author: who asks for it.
     """
-    side = Split(ledger).side(found.patient) if found.known else "train"
-    side_of = {study: former_side(study, found.patient, ledger) for study in found.studies if found.known}
-    side_of[found.patient] = side
+    side_of = former_sides(found.patient, found.studies, ledger) if found.known else {}
     names: dict[str, str] = {}
     table = tables.forgotten
     with ledger.database.write() as connection:
@@ -121,8 +132,10 @@ def bury(ledger: Ledger, found: Found, versions: Collection[str], author: str) -
             names[one] = row.name if row else _new_name(names.get(found.patient, ""), names)
             if row is None:
                 values = {"name": names[one], "digest": tombstones.digest(salt, one), "time": now()}
-                values["side"] = side_of.get(one, side)
-                connection.execute(table.insert().values(**values, author=author, rows="[]", versions="[]"))
+                values |= {"side": side_of[one], "author": author, "rows": "[]", "versions": "[]"}
+                connection.execute(table.insert().values(values))
+            elif one in side_of:
+                connection.execute(table.update().where(table.c.name == row.name).values(side=side_of[one]))
         first = connection.execute(sa.select(table).where(table.c.name == names[found.patient])).one()
         rows = json.dumps(sorted({*json.loads(first.rows), *found.rows}))
         learned = json.dumps(sorted({*json.loads(first.versions), *versions}))
@@ -133,26 +146,42 @@ def bury(ledger: Ledger, found: Found, versions: Collection[str], author: str) -
 
 
 def remove_files(folder: StudiesFolder, ledger: Ledger, found: Found) -> None:
-    """Remove labels and what was made of them, then images, then the lines of `answers.csv`.
+    """Remove labels, what was made of them, what killed processes left, then images.
 
     Raises:
         NoSpace: something cannot be removed; what is left goes when it is called again.
     """
+    contents = _contents(ledger, found)
+    left = _left(folder, ledger.home, found, {path.name for path in contents})
     with writing(f"the studies of {found.patient}"):
-        for path in (*found.others, *_contents(ledger, found), *_made_again(ledger.home), *found.images):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-    _drop_answers(folder.path / "answers.csv", found)
+        for path in (*found.others, *contents, *_made_again(ledger.home), *left, *found.images):
+            remove(path)
+
+
+def drop_answers(folder: StudiesFolder, found: Found) -> None:
+    """Remove the patient's lines of `answers.csv`, after all else: they say whose the studies were.
+
+    Raises:
+        NoSpace: it cannot be written; it is as it was.
+    """
+    file = folder.path / "answers.csv"
+    lines = list(_lines(file))
+    kept = [raw for raw, image, who in lines if not image or (image not in found.studies and who != found.patient)]
+    if len(kept) < len(lines):
+        text = "".join(kept).encode("utf-8", "surrogateescape")
+        write_whole(file, lambda temporary: _write(temporary, text), ".csv")
 
 
 def rename_rows(ledger: Ledger, found: Found, names: Mapping[str, str]) -> None:
-    """Put the new names for the patient and the studies into every table, and clear notes, in one transaction."""
-    labels, patients, name = tables.labels, tables.patients, names[found.patient]
+    """Put the new names for the patient and the studies into every table, and clear notes, in one transaction.
+
+    A label under another patient's id keeps that id, since it says what was learned from that one.
+    """
+    labels, patients = tables.labels, tables.patients
     with ledger.database.write() as connection:
-        theirs = _theirs(labels, found.patient, found.studies)
-        connection.execute(labels.update().where(theirs).values(patient=name, note=""))
+        connection.execute(labels.update().where(labels.c.study.in_(found.studies)).values(note=""))
+        for one in found.people:
+            connection.execute(labels.update().where(labels.c.patient == one).values(patient=names[one]))
         for study in found.studies:
             for table in (labels, tables.shown, tables.originals):
                 connection.execute(table.update().where(table.c.study == study).values(study=names[study]))
@@ -187,8 +216,8 @@ def renamed(value: Any, names: Mapping[str, str]) -> Any:
     return names.get(value, value) if isinstance(value, str) else value
 
 
-def _theirs(table: sa.Table, patient: str, studies: Collection[str]) -> sa.ColumnElement[bool]:
-    return sa.or_(table.c.patient == patient, table.c.study.in_(list(studies)))
+def _named(patients: Collection[str]) -> set[str]:
+    return {one for one in patients if not one.startswith(FORGOTTEN)}
 
 
 def _salt(connection: sa.Connection) -> str:
@@ -200,56 +229,33 @@ def _new_name(of: str, taken: Mapping[str, str]) -> str:
     return f"{of}-{len(taken)}-{secrets.token_hex(2)}" if of else f"{FORGOTTEN}{secrets.token_hex(4)}"
 
 
-def _images(folder: StudiesFolder, studies: Collection[str]) -> list[Path]:
-    """Every file that has the id of one of the studies, also one that another file stands in front of."""
-    here = folder.studies()
-    channels = [path for study in studies if study in here for path in here[study].channels]
-    ids = {*studies, *(path.name if path.is_dir() else split_ending(path.name)[0] for path in channels)}
-    found = [path for path in folder.path.iterdir() if path.name != "labels" and _id(path, IMAGE_ENDINGS) in ids]
-    # The channel _0000 goes last: without it, the others would be taken for studies of their own.
-    return sorted(found, key=lambda path: path.name, reverse=True)
-
-
-def _others(folder: StudiesFolder, home: Home, studies: Collection[str]) -> Iterator[Path]:
-    places = [folder.path / "labels", home.path / "view", home.path / "removed", home.path / "tmp"]
-    for path in (path for place in places if place.is_dir() for path in sorted(place.rglob("*"))):
-        match = _REMOVED.match(path.name)
-        name = Path(match["name"]) if match else path
-        if path.is_file() and {_id(name, VIEW_ENDINGS), _id(name, IMAGE_ENDINGS)} & {*studies}:
-            yield path
-    facts = {f"{hashlib.sha256(study.encode()).hexdigest()[:32]}.json" for study in studies}
-    yield from (path for path in sorted((home.path / "info").glob("*/*.json")) if path.name in facts)
-    for session in sorted(path for path in (home.path / "sessions").glob("*") if path.is_dir()):
-        if any(_id(path, IMAGE_ENDINGS) in studies for path in session.rglob("*")):
-            yield session
-
-
-def _id(path: Path, endings: tuple[str, ...]) -> str:
-    name, ending = split_ending(path.name, endings)
-    return name if ending else path.name
-
-
 def _contents(ledger: Ledger, found: Found) -> list[Path]:
-    """Contents of their labels, and of files from elsewhere, that nobody else's row has."""
+    """Contents of their labels, and of files from elsewhere, that no other study's row has."""
     theirs: set[tuple[str, str]] = set()
     others: set[tuple[str, str]] = set()
     with ledger.database.read() as connection:
         for table in (tables.labels, tables.originals):
-            patient = table.c.patient if "patient" in table.c else sa.literal("")
-            for row in connection.execute(
-                sa.select(table.c.study, patient.label("who"), table.c.checksum, table.c.ext)
-            ):
-                mine = row.study in found.studies or row.who == found.patient
-                (theirs if mine else others).add((row.checksum, row.ext))
+            for row in connection.execute(sa.select(table.c.study, table.c.checksum, table.c.ext)):
+                (theirs if row.study in found.studies else others).add((row.checksum, row.ext))
     files = [ledger.home.labels / f"{checksum}{ext}" for checksum, ext in sorted(theirs - others)]
     damaged = ledger.home.labels / ".damaged"
     return [*files, *(path for file in files for path in damaged.glob(f"*-{file.name}"))]
 
 
+def _left(folder: StudiesFolder, home: Home, found: Found, contents: Collection[str]) -> list[Path]:
+    """Temporary files that are theirs by a name, or that nobody is at work on: those do not say whose they are."""
+    ids = traces.file_ids(folder, found.studies)
+
+    def theirs(path: Path) -> bool:
+        return traces.holds(path, ids) or any(inner.name in contents for inner in path.rglob("*"))
+
+    return [path for path in temporary(folder.path, home) if theirs(path) or is_left(path)]
+
+
 def _made_again(home: Home) -> list[Path]:
-    """Caches, which do not say whose they are, and checkpoints; not what a running server has open."""
+    """Caches, which do not say whose they are, checkpoints, and how the last trainings went."""
     cached = (path for path in home.cache.iterdir() if path.is_dir() and not path.name.startswith("tmp"))
-    return [*cached, *home.path.glob("progress/*.pt"), *home.path.glob("checkpoints")]
+    return [*cached, *home.path.glob("progress/*"), *home.path.glob("checkpoints")]
 
 
 def _answers(file: Path) -> list[tuple[str, str]]:
@@ -272,15 +278,8 @@ def _lines(file: Path) -> Iterator[tuple[str, str, str]]:
             yield raw, "", ""
             continue
         cells = dict(zip(header, (cell.strip() for cell in record), strict=False))
-        yield raw, split_ending(cells.get("image", ""))[0], cells.get("patient", "") or cells.get("image", "")
-
-
-def _drop_answers(file: Path, found: Found) -> None:
-    lines = list(_lines(file))
-    kept = [raw for raw, image, who in lines if not image or (image not in found.studies and who != found.patient)]
-    if len(kept) < len(lines):
-        text = "".join(kept).encode("utf-8", "surrogateescape")
-        write_whole(file, lambda temporary: _write(temporary, text), ".csv")
+        image = split_ending(cells.get("image", ""))[0]
+        yield raw, image, cells.get("patient", "") or image
 
 
 def _write(file: Path, content: bytes) -> None:

@@ -2,7 +2,7 @@
 
 A study's patient is its own id until `answers.csv` names one. A patient named later must not carry a study from one
 side to the other: what a model has learned from would become held out. The ids under which a study was labelled are in
-the ledger, so that its former sides are known for good.
+the ledger, so that its former sides are known for good, also when its image is gone.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from radloop.studies.split import Side, Split, first_of
 
 log = logging.getLogger(__name__)
 
+TRAIN: Side = "train"
 _said: set[tuple[str, str]] = set()
 
 
@@ -28,7 +29,7 @@ def study_sides(studies: Mapping[str, Study], ledger: Ledger, first: Collection[
     A new patient with a study that was on a side under another id gets that side; the training side, where his studies
     were on several. Left out, with a warning, is a labelled study that was on another side than its patient is now: it
     can be neither learned from nor measured on. So is every held-out study of a patient of whom another study was on
-    the training side.
+    the training side, also one whose image is gone.
 
     Args:
         studies: every study of the folder.
@@ -36,19 +37,20 @@ def study_sides(studies: Mapping[str, Study], ledger: Ledger, first: Collection[
             of every study that ever had a label.
     """
     split = Split(ledger)
-    labelled_as = _labelled_as(studies, ledger)
-    before = _before(studies, labelled_as, split)
-    inherit = _inherited(studies, before, split.stored())
+    every = _labelled_as(ledger)
+    labelled_as = {study_id: patients for study_id, patients in every.items() if study_id in studies}
+    before, learned = _before(studies, labelled_as, split), _learned_from(every, split.stored())
+    inherit = _inherited(studies, before, split.stored()) | dict.fromkeys(learned, TRAIN)
     side_of = split.assign((studies[i].patient for i in first if i in studies), inherit)
     side_of |= split.assign((studies[i].patient for i in labelled_as), inherit)
     side_of |= split.assign((study.patient for study in studies.values()), inherit)
-    learned = {studies[i].patient for i, sides in before.items() if "train" in sides}
+    learned |= {studies[i].patient for i, sides in before.items() if TRAIN in sides}
     found: dict[str, Side] = {}
     for study_id, study in studies.items():
         side = side_of[study.patient]
         if was := before.get(study_id, set()) - {side}:
             _warn(ledger, f"it was on the {', '.join(sorted(was))} side", study, side)
-        elif side != "train" and study.patient in learned:
+        elif side != TRAIN and study.patient in learned:
             _warn(ledger, "another study of the patient was on the train side", study, side)
         else:
             found[study_id] = side
@@ -57,22 +59,41 @@ def study_sides(studies: Mapping[str, Study], ledger: Ledger, first: Collection[
     return found
 
 
-def former_side(study_id: str, patient: str, ledger: Ledger) -> Side:
-    """The side that a study which goes was on, under its own id or a label's; else its patient's."""
-    stored = Split(ledger).stored()
-    known = {study_id, *_labelled_as([study_id], ledger).get(study_id, ())} & stored.keys()
-    return first_of({stored[one] for one in known} or {Split(ledger).side(patient)})
+def former_sides(patient: str, studies: Collection[str], ledger: Ledger) -> dict[str, Side]:
+    """The sides that a patient and their studies come back to, should they be forgotten.
+
+    A study keeps the one on which it may have been used: that of when it was forgotten before, else of the first id
+    that it was labelled under, since it is left out under another one. The patient's is the training side where
+    anything may have been learned from them, else the one they were on.
+    """
+    split = Split(ledger)
+    stored, labelled_as = split.stored(), _labelled_as(ledger)
+    of_studies = split.forgotten(studies)
+    for study in studies:
+        used = [stored[one] for one in (*labelled_as.get(study, ()), study) if one in stored]
+        of_studies |= {study: used[0]} if used and study not in of_studies else {}
+    known = {*of_studies.values(), *split.forgotten([patient]).values()}
+    known |= {side for one, side in stored.items() if one == patient}
+    known |= {TRAIN} if patient in _learned_from(labelled_as, stored) else set()
+    theirs = first_of(known) if known else split.side(patient)
+    return dict.fromkeys(studies, theirs) | of_studies | {patient: theirs}
 
 
-def _labelled_as(studies: Collection[str], ledger: Ledger) -> dict[str, set[str]]:
-    """Study id -> patient ids under which it was ever labelled."""
+def _labelled_as(ledger: Ledger) -> dict[str, list[str]]:
+    """Study id -> patient ids under which it was ever labelled, in the order of their first labels."""
     columns = (tables.labels.c.study, tables.labels.c.patient)
-    found: dict[str, set[str]] = {}
+    query = sa.select(*columns).group_by(*columns).order_by(sa.func.min(tables.labels.c.id))
+    found: dict[str, list[str]] = {}
     with ledger.database.read() as connection:
-        for row in connection.execute(sa.select(*columns).distinct()):
-            if row.study in studies:
-                found.setdefault(str(row.study), set()).add(str(row.patient))
+        for row in connection.execute(query):
+            found.setdefault(str(row.study), []).append(str(row.patient))
     return found
+
+
+def _learned_from(labelled_as: Mapping[str, Collection[str]], stored: Mapping[str, Side]) -> set[str]:
+    """Patient ids of every study that was ever labelled under an id of the training side."""
+    learned = (ids for ids in labelled_as.values() if any(stored.get(one) == TRAIN for one in ids))
+    return set[str]().union(*learned)
 
 
 def _before(

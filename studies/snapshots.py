@@ -123,7 +123,7 @@ def put_back(home: Home, file: Path, named: int = 0) -> Path | None:
         named: the largest row id that a version names.
 
     Raises:
-        NotFound: there is no such file.
+        NotFound: there is no such file, or no home.
         BadInput: it is no whole ledger, or the ledger is not SQLite.
         Conflict: it is of another home or of a newer radloop.
         NoSpace: the disk is full or read-only; the ledger is as it was.
@@ -134,6 +134,12 @@ def put_back(home: Home, file: Path, named: int = 0) -> Path | None:
         raise BadInput(msg)
     if not file.is_file():
         msg = f"there is no snapshot {file}; `ls {home.path / 'snapshots'}` shows those there are"
+        raise NotFound(msg)
+    if not (home.had_ledger or ledger.is_file()):
+        msg = (
+            f"there is no home at {home.path}, and a snapshot goes into the one that it is of; restore a backup there, "
+        )
+        msg += "or give the home with --home"
         raise NotFound(msg)
     _check(home, file)
     last = max(named, *map(_last_id, (file, ledger, *_all(home).values())))

@@ -6,24 +6,28 @@ import hashlib
 import io
 import json
 import os
+import shlex
 import shutil
 import sqlite3
 import subprocess
 import sys
 import tarfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from radloop.apps.cli import main
+from radloop.engine.running import training
 from radloop.recipes.load import load_recipe
 from radloop.registry.registry import Registry
 from radloop.studies.accept import accept_label, sync_view
 from radloop.studies.folder import StudiesFolder
 from radloop.studies.home import Home
 from radloop.studies.ledger import Ledger
+from radloop.studies.snapshots import take
 from radloop.studies.split import Split
 
 
@@ -205,11 +209,86 @@ def test_a_damaged_label_is_named_and_the_rest_kept(place, tmp_path, capsys) -> 
     lost = ledger.history()[0]
     ledger.file(lost).write_bytes(b"altered")
     capsys.readouterr()
-    out = ["backup", "--studies", str(place / "studies"), "--home", str(home.path), "--out", str(tmp_path / "b.tar")]
+    (tmp_path / "studies").mkdir()  # with no copy in labels/final
+    out = ["backup", "--studies", str(tmp_path / "studies"), "--home", str(home.path), "--out", str(tmp_path / "b.tar")]
     assert main(out) == 0
     assert "left out: label 1 of study 's0' is damaged" in capsys.readouterr().err
     assert _restore(tmp_path / "b.tar", place / "studies", tmp_path / "again") == 0
     assert _rows(Home(tmp_path / "again")) == ledger.history()
+
+
+def test_what_else_lies_in_a_home_is_no_part_of_a_backup(place, tmp_path, capsys) -> None:
+    """A home that is kept in git, with a proposal of read-only studies, and a recipe that no archive can name."""
+    assert _restore(place / "b.tar", place / "studies", tmp_path / "home") == 0
+    home = Home(tmp_path / "home")
+    for name in ("recipes/.git/objects/ab/cd", "recipes/notes/a.txt", "recipes/a\\b.toml", "view/original/s3.nii.gz"):
+        (home.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (home.path / name).write_bytes(b"x")
+    out = ["backup", "--studies", str(place / "studies"), "--home", str(home.path), "--out", str(tmp_path / "b.tar")]
+    assert main(out) == 0
+    assert "left out: 'recipes/a\\\\b.toml' has a name that no backup has" in capsys.readouterr().err
+    assert _restore(tmp_path / "b.tar", place / "studies", tmp_path / "again") == 0
+    assert {path.name for path in (tmp_path / "again" / "recipes").iterdir()} == {"tiny.toml"}
+    assert (tmp_path / "again" / "view" / "original" / "s3.nii.gz").read_bytes() == b"x"
+
+
+def test_a_damaged_label_is_taken_from_the_studies_folder(place, tmp_path, capsys) -> None:
+    assert _restore(place / "b.tar", place / "studies", tmp_path / "home") == 0
+    home, studies = Home(tmp_path / "home"), tmp_path / "studies"
+    ledger = Ledger(home)
+    row = ledger.history()[0]
+    (studies / "labels" / "final").mkdir(parents=True)
+    ledger.file(row).rename(studies / "labels" / "final" / f"{row.study}{row.ext}")
+    capsys.readouterr()
+    out = ["backup", "--studies", str(studies), "--home", str(home.path), "--out", str(tmp_path / "b.tar")]
+    assert main(out) == 0
+    assert "left out" not in capsys.readouterr().err
+
+
+def test_a_link_to_an_empty_folder_becomes_a_home(place, tmp_path) -> None:
+    for target in (tmp_path / "there", tmp_path / "not" / "yet"):
+        link = tmp_path / f"to-{target.name}"
+        link.symlink_to(target)
+        (tmp_path / "there").mkdir(exist_ok=True)
+        assert _restore(place / "b.tar", place / "studies", link) == 0
+        assert link.is_symlink()
+        assert (target / "ledger.db").is_file()
+
+
+def test_a_mount_point_is_refused(place: Path, tmp_path: Path, require: Callable[[str], str]) -> None:
+    """Also one that the system does not tell from a folder before something is to be put there."""
+    home = tmp_path / "mnt"
+    home.mkdir()
+    restore = [sys.executable, "-m", "radloop.apps.cli", "restore", str(place / "b.tar")]
+    restore += ["--studies", str(place / "studies"), "--home", str(home)]
+    for mount in (["-t", "tmpfs", "none", str(home)], ["--bind", str(home), str(home)]):
+        script = f"{shlex.join(['mount', *mount])} && exec {shlex.join(restore)}"
+        command = [require("unshare"), "-rm", "sh", "-c", script]
+        told = subprocess.run(command, capture_output=True, text=True, check=False)
+        if "mount:" in told.stderr or "unshare:" in told.stderr:
+            pytest.skip("this machine allows no mount namespaces")
+        assert told.returncode == 1
+        assert f"radloop: {home} is a mount point" in told.stderr
+    assert list(tmp_path.rglob("*")) == [home]
+
+
+def test_a_snapshot_goes_only_into_the_home_it_is_of(place, tmp_path, capsys) -> None:
+    snapshot = next((place / "studies" / ".radloop" / "snapshots").glob("ledger-*.db"))
+    for home in ("none", "empty"):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        assert _restore(snapshot, place / "studies", tmp_path / home) == 1
+        assert f"there is no home at {tmp_path / home}" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
+
+
+def test_no_snapshot_is_put_back_while_a_training_runs(place, tmp_path, capsys) -> None:
+    assert _restore(place / "b.tar", place / "studies", tmp_path / "home") == 0
+    home = Home(tmp_path / "home")
+    snapshot = take(home)
+    with training(home, Ledger(home), "tiny"):
+        assert _restore(snapshot, place / "studies", home.path) == 1
+        assert "tiny is being trained; wait or stop it, then restore again" in capsys.readouterr().err
+    assert _restore(snapshot, place / "studies", home.path) == 0
 
 
 def test_while_a_server_takes_labels(tmp_path: Path, kit: SimpleNamespace) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pwd
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,7 +59,11 @@ def made(tmp_path_factory: pytest.TempPathFactory, kit: SimpleNamespace) -> Path
     kit.make_study(home.sessions / "0000", "erna_b")
     scores = {"held_out": {GONE: 0.5, "Otto": 0.6}, "patients": {"train": [GONE], "validation": ["Otto"]}}
     kit.publish(home.path, labels=[1, 2], skipped=[{"study": "erna_b", "reason": "erna_b is odd"}], **scores)
-    kit.publish(home.path, labels=[2], held_out_labels=[3], started_from=None)
+    reason = f"rejected: patient {GONE!r} fell by 0.6"  # as older releases wrote it
+    gate = {"reason": reason, "without": {"reason": f"the score of patient {GONE!r} is nan"}}
+    kit.publish(home.path, labels=[2], held_out_labels=[3], started_from=None, gate=gate)
+    (home.path / "progress").mkdir()
+    (home.path / "progress" / "tiny.json").write_text(json.dumps({"reason": reason}, ensure_ascii=False))
     kit.publish(home.path, labels=[4], gate={"per": {GONE: 1.0}, "reason": "good"}, started_from=1)
     take(home)
     return studies
@@ -121,6 +126,8 @@ def test_nothing_names_the_patient_and_the_others_stay(place: Path, capsys: pyte
     versions = Registry(home).versions("tiny")
     assert {v.number: v.weights.read_bytes() for v in versions} == weights
     assert versions[0].manifest["held_out"] == {name: 0.5, "Otto": 0.6}
+    reason = f"rejected: patient {name!r} fell by 0.6"
+    assert (versions[1].reason, versions[1].manifest["gate"]["reason"]) == (reason, reason)
     assert Registry(home).champion("tiny").number == 3
     with ledger.database.read() as connection:
         stones = connection.execute(sa.select(tables.forgotten)).all()
@@ -142,9 +149,10 @@ def test_again_it_finishes_what_a_crash_left(place: Path, monkeypatch, capsys) -
     names = set()
     for module, step in (
         (steps, "remove_files"),
-        (steps, "_drop_answers"),
         (versions, "rename_in_manifests"),
+        (versions, "rename_in_reasons"),
         (steps, "rename_rows"),
+        (steps, "drop_answers"),
         (steps, "leave_no_copy"),
     ):
         with monkeypatch.context() as patch:
@@ -181,6 +189,16 @@ def test_not_while_a_training_runs(place: Path, capsys: pytest.CaptureFixture[st
     assert _forget(place, "--yes") == 0
 
 
+def test_a_user_without_a_name_is_written_down_by_number(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs as a number."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: {}["no such user"])
+    assert _forget(place, "--yes") == 0
+    with Ledger(Home.find(place)).database.read() as connection:
+        assert set(connection.execute(sa.select(tables.forgotten.c.author)).scalars()) == {str(os.getuid())}
+
+
 @pytest.mark.parametrize("side", ["train", "validation", "test"])
 def test_who_comes_back_is_on_the_same_side(place: Path, kit: SimpleNamespace, side: str) -> None:
     home = Home.find(place)
@@ -200,10 +218,11 @@ def test_in_postgresql(place: Path, tmp_path: Path, monkeypatch, postgres) -> No
     assert main(["backup", "--studies", str(place), "--out", str(tmp_path / "b.tar")]) == 0
     shutil.rmtree(place / ".radloop")
     monkeypatch.setenv("RADLOOP_LEDGER", postgres())
-    assert main(["restore", str(tmp_path / "b.tar"), "--studies", str(place)]) == 0
-    assert _forget(place, "--yes") == 0
+    again = place / ".again"  # another path, since MLflow keeps a database open for as long as its process runs
+    assert main(["restore", str(tmp_path / "b.tar"), "--studies", str(place), "--home", str(again)]) == 0
+    assert _forget(place, "--home", str(again), "--yes") == 0
     assert _naming(place) == []
-    with Ledger(Home.find(place)).database.read() as connection:
+    with Ledger(Home(again)).database.read() as connection:
         told = str([connection.execute(sa.select(table)).all() for table in tables.metadata.sorted_tables])
     assert GONE not in told
     assert "erna" not in told

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from radloop.apps.champions import Champions
-from radloop.apps.scratch import scratch_folder, sweep
+from radloop.apps.scratch import scratch_folder, sweep, sweep_leftovers
 from radloop.apps.sessions import SafeSessions
 from radloop.evaluation.gate_rule import FULL
 from radloop.recipes.load import parse_recipe
@@ -65,6 +65,19 @@ def test_passing_files_go_when_they_are_old(tmp_path: Path) -> None:
     assert sweep(home) == 2
     assert {p.name for p in scratch.iterdir()} == {"new.nii.gz", "filling"}
     assert sweep(home, older_than=-1) == 2
+
+
+def test_what_killed_processes_left_is_swept_after_an_hour(tmp_path: Path) -> None:
+    home, studies = Home(tmp_path / "studies" / ".radloop"), tmp_path / "studies"
+    left = [home.labels / ".tmp-1-a.nii.gz", studies / ".import-a" / "s.nii.gz", home.cache / "tmpa" / "s.nii.gz"]
+    kept = [home.labels / ".tmp-1-b.nii.gz", studies / "s.nii.gz", home.cache / "prepared" / "s"]
+    for path in (*left, *kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for path in (*left, *(path.parent for path in left), *kept[1:]):
+        os.utime(path, (1, 1))
+    assert sweep_leftovers(studies, home) == 3
+    assert [path.exists() for path in (*left, *kept)] == [False] * 3 + [True] * 3
 
 
 def test_looking_goes_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

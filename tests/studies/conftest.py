@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from radloop.recipes.recipe import Recipe
-from radloop.studies import forget
+from radloop.studies import forget, tables
 from radloop.studies.accept import sync_view
 from radloop.studies.folder import StudiesFolder
 from radloop.studies.home import Home
 from radloop.studies.images import write_mask
 from radloop.studies.ledger import Ledger
+from radloop.studies.split import Split
 
 SHAPE = (9, 8, 7)
 # Oblique axes, one of them flipped, so that a mixed-up axis or sign shows.
@@ -113,6 +114,17 @@ class House:
         patient = self.folder.study(study).patient
         self.ledger.add(study, patient, recipe, "ann", self.mask, ".nii.gz", [recipe], ids=[recipe])
 
+    def put(self, **sides: str) -> None:
+        """Patients on sides, as if drawn."""
+        Split(self.ledger).assign(["somebody"])  # makes the salt
+        with self.ledger.database.write() as connection:
+            rows = [{"patient": patient, "side": side, "time": "t"} for patient, side in sides.items()]
+            connection.execute(tables.patients.insert(), rows)
+
+    def remove(self, study: str) -> None:
+        """An image that somebody takes away."""
+        (self.path / f"{study}.nii.gz").unlink()
+
     def drop(self, study: str) -> None:
         """A mask from elsewhere put into `labels/final`."""
         self.folder.final_dir.mkdir(parents=True, exist_ok=True)
@@ -124,6 +136,7 @@ class House:
         names = forget.bury(self.ledger, found, (), "ann")
         forget.remove_files(self.folder, self.ledger, found)
         forget.rename_rows(self.ledger, found, names)
+        forget.drop_answers(self.folder, found)
         self.patients = {study: who for study, who in self.patients.items() if study not in found.studies}
 
 

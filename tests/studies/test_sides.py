@@ -142,3 +142,77 @@ def test_labelled_patients_fill_every_side_whoever_asks_first(house: Any) -> Non
         house.label(f"s{i:03d}")
     found = study_sides(house.folder.studies(), house.ledger)
     assert {found[f"s{i:03d}"] for i in range(6)} == set(SIDES)
+
+
+def known_too_late(house: Any) -> None:
+    """P is held out with s3 when s1, of the training side, is said to be P's and labelled again."""
+    house.arrive("s1")
+    house.arrive("s3")
+    house.name("s3", "P")
+    house.put(s1="train", P="validation")
+    house.label("s1")
+    house.label("s3")
+    house.name("s1", "P")
+    house.label("s1")
+
+
+def test_a_patient_learned_from_is_not_measured_on_when_that_image_is_gone(house: Any) -> None:
+    known_too_late(house)
+    house.remove("s1")
+    assert study_sides(house.folder.studies(), house.ledger) == {}
+    house.arrive("s4")
+    house.name("s4", "Q")
+    house.put(Q="test")
+    assert study_sides(house.folder.studies(), house.ledger) == {"s4": "test"}
+
+
+def test_a_new_patient_learned_from_is_on_the_training_side_when_that_image_is_gone(new_house: Any) -> None:
+    for _ in range(4):
+        house = new_house()
+        filled(house, 6)
+        house.arrive("s6")
+        house.put(s6="train")
+        house.label("s6")
+        house.name("s6", "P")
+        house.label("s6")
+        house.remove("s6")
+        house.arrive("s7")
+        house.name("s7", "P")
+        assert study_sides(house.folder.studies(), house.ledger)["s7"] == "train"
+
+
+def test_who_was_learned_from_comes_back_to_the_training_side(house: Any) -> None:
+    known_too_late(house)
+    study_sides(house.folder.studies(), house.ledger)
+    house.forget("P")
+    house.arrive("s9")
+    house.name("s9", "P")
+    assert study_sides(house.folder.studies(), house.ledger) == {"s9": "train"}
+    house.arrive("s3")
+    house.name("s3", "P")
+    assert "s3" not in study_sides(house.folder.studies(), house.ledger), "it has judged versions"
+
+
+def test_who_is_forgotten_right_after_being_named_comes_back_to_the_side_of_his_studies(new_house: Any) -> None:
+    for side in ("train", "validation", "test", "train", "train"):
+        house = new_house()
+        house.arrive("s1")
+        house.put(s1=side)
+        house.label("s1")
+        house.name("s1", "P")
+        house.forget("P")
+        assert Split(house.ledger).assign(["P", "s1"]) == {"P": side, "s1": side}
+
+
+def test_a_side_of_before_yields_to_what_was_learned_since(house: Any) -> None:
+    """Forgotten as held out, back, said to have a study of the training side, and forgotten again."""
+    house.arrive("s3")
+    house.name("s3", "P")
+    house.put(P="validation", s1="train")
+    house.label("s3")
+    house.forget("P")
+    house.arrive("s1")
+    house.label("s1")
+    house.name("s1", "P")
+    house.forget("P")
+    assert Split(house.ledger).assign(["P", "s3"]) == {"P": "train", "s3": "validation"}

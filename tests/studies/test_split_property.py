@@ -17,7 +17,7 @@ numbers, recipes = st.integers(0, 99), st.sampled_from([0, 1])
 
 
 class Life(RuleBasedStateMachine):
-    """Studies arrive, are drawn, labelled for two recipes, imported, named, retracted, forgotten, learned from."""
+    """Studies arrive, are drawn, labelled for two recipes, named, retracted, removed, forgotten, learned from."""
 
     @initialize(number=st.integers(4, 9), look=st.booleans())
     def begin(self, number: int, look: bool) -> None:
@@ -25,6 +25,7 @@ class Life(RuleBasedStateMachine):
         self.side: dict[str, str] = {}
         self.learned: set[str] = set()
         self.measured: set[str] = set()
+        self.known: set[str] = set()  # patients of whom a study was learned from, by what its labels say
         for study in range(number):
             self.arrive(labelled=True)
             if study < 2:
@@ -76,10 +77,16 @@ class Life(RuleBasedStateMachine):
         self.house.drop(self.here(number))
 
     @precondition(some)
-    @rule(number=numbers, patient=st.integers(0, 3), look=recipes)
-    def name(self, number: int, patient: int, look: int) -> None:
+    @rule(number=numbers, patient=st.integers(0, 3), look=st.none() | recipes)
+    def name(self, number: int, patient: int, look: int | None) -> None:
         self.house.name(self.here(number), f"P{patient}")
-        self.train(look)
+        if look is not None:
+            self.train(look)
+
+    @precondition(some)
+    @rule(number=numbers)
+    def remove(self, number: int) -> None:
+        self.house.remove(self.here(number))
 
     @precondition(some)
     @rule(number=numbers)
@@ -91,12 +98,21 @@ class Life(RuleBasedStateMachine):
     @precondition(some)
     @rule(number=numbers)
     def forget(self, number: int) -> None:
-        self.house.forget(self.house.folder.study(self.here(number)).patient)
+        patient = self.house.folder.study(self.here(number)).patient
+        self.look()
+        self.house.forget(patient)
+        if patient in self.known_now:
+            self.side[patient] = "train"  # whatever it was: there they come back to
 
     @rule()
     def start_again(self) -> None:
         self.house.ledger.database.close()
         self.house.open()
+
+    def look(self) -> None:
+        studies = self.house.folder.studies()
+        self.known |= {row.patient for row in self.house.ledger.history() if row.study in self.learned}
+        self.known_now = self.known | {studies[study].patient for study in self.learned & studies.keys()}
 
     @rule(recipe=recipes)
     def train(self, recipe: int) -> None:
@@ -108,9 +124,10 @@ class Life(RuleBasedStateMachine):
         self.measured |= measured
         assert not self.learned & self.measured
         assert not {c.patient for c in cases if c.study in learned} & {c.patient for c in cases if c.study in measured}
-        studies = self.house.folder.studies()
-        known = {studies[study].patient for study in self.learned & studies.keys()}
-        assert not known & {case.patient for case in cases if case.study in measured}, "learned from that patient"
+        self.look()
+        assert not self.known_now & {case.patient for case in cases if case.study in measured}, (
+            "learned from that patient"
+        )
         for patient, side in Split(self.house.ledger).stored().items():
             assert self.side.setdefault(patient, side) == side, f"{patient} changed side"
 
