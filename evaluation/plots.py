@@ -6,14 +6,18 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from radloop.evaluation.intervals import Interval
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DOT = "#2b6cb0"
 OTHER = "#a0aec0"
 MEAN = "#c05621"
+_LONGEST = 48  # letters of a name beside a picture
 
 
 def patient_dots(
@@ -57,18 +61,72 @@ def paired_lines(first: Mapping[str, float], second: Mapping[str, float], names:
     return _png(figure)
 
 
-def _figure(width: float) -> Figure:
+def roc_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> bytes:
+    """A curve a name, of its true positive rate over its false positive rate; a coin's is dotted.
+
+    Args:
+        curves: name -> false and true positive rates.
+    """
+    figure, axes = _square("1 - specificity", "sensitivity (recall)")
+    for number, (name, (false, true)) in enumerate(curves.items()):
+        axes.plot(false, true, color=_colour(number, len(curves)), linewidth=1.8, label=_short(name))
+    return _with_names(figure, axes)
+
+
+def reliability_curves(curves: Mapping[str, Sequence[tuple[float, float, int]]]) -> bytes:
+    """A curve a name, of how often events came about over their probability; a perfect model's is dotted.
+
+    Args:
+        curves: name -> mean probability, share that came about and number of studies of each bin.
+    """
+    figure, axes = _square("mean probability", "share that came about")
+    for number, (name, points) in enumerate(curves.items()):
+        predicted, observed, counts = zip(*points, strict=True)
+        colour = _colour(number, len(curves))
+        axes.plot(predicted, observed, "-o", color=colour, linewidth=1.4, markersize=5, label=_short(name))
+        for place in zip(predicted, observed, counts, strict=True) if len(curves) == 1 else ():
+            axes.annotate(str(place[2]), place[:2], xytext=(6, -9), textcoords="offset points", fontsize=8)
+    return _with_names(figure, axes)
+
+
+def _square(x: str, y: str) -> tuple[Figure, Axes]:
+    """A figure with axes from 0 to 1 and a diagonal."""
+    figure = _figure(width=4.4, height=4.0)
+    axes = figure.subplots()
+    axes.plot((0, 1), (0, 1), ":", color=OTHER, linewidth=1.4)
+    axes.set(xlabel=x, ylabel=y, xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
+    return figure, axes
+
+
+def _with_names(figure: Figure, axes: Axes) -> bytes:
+    """The picture as wide as the names beside it need."""
+    figure.set_layout_engine("none")  # it would shrink the axes instead
+    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=9)
+    return _png(figure, box="tight")
+
+
+def _short(name: str) -> str:
+    """As much of a name as fits; one that begins with _ would be left out."""
+    cut = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..."
+    return _plain(f" {cut}" if cut.startswith("_") else cut)
+
+
+def _colour(number: int, count: int) -> str:
+    return DOT if count == 1 else f"C{number % 10}"
+
+
+def _figure(width: float, height: float = 3.4) -> Figure:
     from matplotlib.figure import Figure  # this class draws without a display and leaves pyplot's state alone
 
-    return Figure(figsize=(min(width, 14.0), 3.4), dpi=110, layout="constrained")
+    return Figure(figsize=(min(width, 14.0), height), dpi=110, layout="constrained")
 
 
-def _png(figure: Figure) -> bytes:
+def _png(figure: Figure, box: str | None = None) -> bytes:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color=OTHER, alpha=0.35)
     out = io.BytesIO()
-    figure.savefig(out, format="png", metadata={"Software": None})
+    figure.savefig(out, format="png", metadata={"Software": None}, bbox_inches=box)
     return out.getvalue()
 
 

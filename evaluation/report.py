@@ -5,23 +5,16 @@ The HTML is one file that loads nothing from anywhere, so it can be mailed and o
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import csv
 import io
 import json
-import os
-import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from html import escape
-from importlib import metadata, resources
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from radloop.evaluation.intervals import bootstrap_mean, paired_differences
+from radloop.evaluation.page_parts import About, header, image, number, page, section, write_whole
 from radloop.evaluation.summary import (
     StudyRow,
     intervals,
@@ -31,45 +24,17 @@ from radloop.evaluation.summary import (
     study_row,
     summarise,
 )
-from radloop.recipes.errors import NoSpace
 
 __all__ = ["About", "StudyRow", "html_report", "study_row", "summarise", "write_csv", "write_html", "write_json"]
 
 UNITS = {"hd95": "mm", "volume_ml": "ml", "seconds": "s"}
-
-
-@dataclass(frozen=True)
-class About:
-    """What a report needs to be understood, and made again.
-
-    Attributes:
-        recipe: name of the recipe.
-        version: the version that was measured.
-        data: which studies, in words; never a path of the machine it ran on that should not be shown.
-        split: which side or fold they are of, in words.
-        command: the command that makes the report again.
-        title: of the page; empty for one made of recipe and version.
-        notes: further sentences, such as studies left out and why.
-        baseline: patient -> score of the trivial method, compared with `compared`.
-        baseline_name: what the trivial method is.
-        compared: the metric that the baseline is in.
-    """
-
-    recipe: str
-    version: int | str
-    data: str
-    split: str
-    command: str
-    title: str = ""
-    notes: Sequence[str] = ()
-    baseline: Mapping[str, float] = field(default_factory=dict)
-    baseline_name: str = "trivial baseline"
-    compared: str = "dice"
+_HOW = """Mean over patients with its 95 % interval (bootstrap over patients, 2000 draws, percentiles). A patient
+with several studies counts once. With few patients the interval is too narrow rather than too wide."""
 
 
 def write_json(path: Path, summary: Mapping[str, Any]) -> None:
     """Write what `summarise` gives."""
-    _write_whole(path, json.dumps(summary, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+    write_whole(path, json.dumps(summary, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path, rows: Sequence[StudyRow]) -> None:
@@ -81,42 +46,25 @@ def write_csv(path: Path, rows: Sequence[StudyRow]) -> None:
     for row in rows:
         given = [row.study, row.patient, row.blind, row.seconds, *(row.scores.get(name) for name in names)]
         table.writerow(["" if value is None else value for value in given])
-    _write_whole(path, out.getvalue())
+    write_whole(path, out.getvalue())
 
 
 def write_html(path: Path, rows: Sequence[StudyRow], about: About) -> None:
     """Write the report for readers."""
-    _write_whole(path, html_report(rows, about))
+    write_whole(path, html_report(rows, about))
 
 
 def html_report(rows: Sequence[StudyRow], about: About) -> str:
     """The report for readers, one HTML page without anything outside it."""
-    template = Template(resources.files("radloop.evaluation").joinpath("report.html").read_text(encoding="utf-8"))
-    return template.substitute(
-        title=escape(about.title or f"{about.recipe}, version {about.version}"),
-        facts=_facts(rows, about),
+    return page(
+        about,
+        rows,
+        first="",
         figures=_figures(rows),
-        baseline=_baseline(rows, about),
-        plots="\n".join(_plots(rows)),
-        anchoring=_anchoring(rows, about),
-        notes=_section("Notes", "".join(f"<p>{escape(note)}</p>" for note in about.notes)),
-        count=len(rows),
+        how=_HOW,
+        sections="\n".join([_baseline(rows, about), *_plots(rows), _anchoring(rows, about)]),
         studies=_studies(rows),
     )
-
-
-def _facts(rows: Sequence[StudyRow], about: About) -> str:
-    facts = {
-        "Recipe": about.recipe,
-        "Version": str(about.version),
-        "Studies": f"{len(rows)} studies of {len({row.patient for row in rows})} patients",
-        "Data": about.data,
-        "Split": about.split,
-        "Made": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC by radloop {metadata.version('radloop')}",
-    }
-    lines = [f"<tr><th>{name}</th><td>{escape(value)}</td></tr>" for name, value in facts.items()]
-    lines.append(f"<tr><th>Command</th><td><code>{escape(about.command)}</code></td></tr>")
-    return f"<table>{''.join(lines)}</table>"
 
 
 def _figures(rows: Sequence[StudyRow]) -> str:
@@ -129,12 +77,12 @@ def _figures(rows: Sequence[StudyRow]) -> str:
         if name in found:
             interval = found[name]
             limits = "-" if interval.low is None else f"{interval.low:.3f} to {interval.high:.3f}"
-            cells += [_number(f"{interval.value:.3f}"), _number(limits), _number(len(patient_values(rows, name)))]
+            cells += [number(f"{interval.value:.3f}"), number(limits), number(len(patient_values(rows, name)))]
         else:
-            cells += [_number("-")] * 3
+            cells += [number("-")] * 3
         cells.append(f"<td>{_without(rows, name)}</td>")
         lines.append(f'<tr class="{kind}">{"".join(cells)}</tr>')
-    head = _head("metric", "mean", "95 % interval", "patients", "studies without a value")
+    head = header("metric", "mean", "95 % interval", "patients", "studies without a value")
     return f"<table>{head}{''.join(lines)}</table>"
 
 
@@ -166,7 +114,7 @@ def _baseline(rows: Sequence[StudyRow], about: About) -> str:
         f"Difference of each patient, averaged: {gain}.</p>"
     )
     picture = paired_lines(mine, about.baseline, [about.baseline_name, f"version {about.version}"])
-    return _section(f"Against the {name}", text + _image(picture, f"{about.compared} of each patient under both"))
+    return section(f"Against the {name}", text + image(picture, f"{about.compared} of each patient under both"))
 
 
 def _plots(rows: Sequence[StudyRow]) -> Iterable[str]:
@@ -183,7 +131,7 @@ def _plots(rows: Sequence[StudyRow]) -> Iterable[str]:
         means = {n.removeprefix(f"{metric}."): found[n] for n in labels}
         ratio = all(0 <= v <= 1 for patients in values.values() for v in patients.values()) and metric not in UNITS
         picture = patient_dots(values, means, unit=UNITS.get(metric, ""), ratio=ratio)
-        yield _section(f"{escape(metric)}{_unit(metric)}", _image(picture, f"{metric}, a dot for each patient"))
+        yield section(f"{escape(metric)}{_unit(metric)}", image(picture, f"{metric}, a dot for each patient"))
 
 
 def _anchoring(rows: Sequence[StudyRow], about: About) -> str:
@@ -197,12 +145,12 @@ def _anchoring(rows: Sequence[StudyRow], about: About) -> str:
         part = [row for row in rows if belongs(row)]
         values = patient_values(part, about.compared)
         if values:
-            lines.append(f"<tr><td>{name}</td>{_number(len(part))}<td>{bootstrap_mean(values)}</td></tr>")
+            lines.append(f"<tr><td>{name}</td>{number(len(part))}<td>{bootstrap_mean(values)}</td></tr>")
     if not lines:
         return ""
-    head = _head("label given", "studies", escape(about.compared))
+    head = header("label given", "studies", escape(about.compared))
     text = "<p>A reader who has seen an answer tends towards it, so the second row flatters the model.</p>"
-    return _section("Blind and anchored labels", f"<table>{head}{''.join(lines)}</table>{text}")
+    return section("Blind and anchored labels", f"<table>{head}{''.join(lines)}</table>{text}")
 
 
 def _studies(rows: Sequence[StudyRow]) -> str:
@@ -210,46 +158,11 @@ def _studies(rows: Sequence[StudyRow]) -> str:
     lines = []
     for row in rows:
         values = [row.scores.get(name) for name in names]
-        cells = "".join(_number("" if v is None else f"{v:.3f}") for v in values)
+        cells = "".join(number("" if v is None else f"{v:.3f}") for v in values)
         lines.append(f"<tr><td>{escape(row.study)}</td><td>{escape(row.patient)}</td>{cells}</tr>")
-    return f"<table>{_head('study', 'patient', *(escape(n) for n in names))}{''.join(lines)}</table>"
-
-
-def _section(title: str, content: str) -> str:
-    return f"<h2>{title}</h2>{content}" if content else ""
-
-
-def _head(*names: str) -> str:
-    return f"<tr>{''.join(f'<th>{name}</th>' for name in names)}</tr>"
-
-
-def _number(value: object) -> str:
-    return f'<td class="number">{escape(str(value))}</td>'
+    return f"<table>{header('study', 'patient', *(escape(n) for n in names))}{''.join(lines)}</table>"
 
 
 def _unit(name: str) -> str:
     unit = UNITS.get(metric_of(name))
     return f", {unit}" if unit else ""
-
-
-def _image(png: bytes, alt: str) -> str:
-    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file complete or not at all, with the folders it needs.
-
-    Raises:
-        NoSpace: it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        msg = f"cannot write {path}: {error.strerror or error}; choose a place that can be written"
-        raise NoSpace(msg) from error
-    finally:
-        with contextlib.suppress(OSError):  # it is gone after the rename, or was never there
-            temporary.unlink()
