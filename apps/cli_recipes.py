@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from radloop.apps.place import open_folder
 from radloop.apps.terminal import WrongUse, complain, say
-from radloop.recipes.errors import BadRecipe, Conflict, NotFound, RadloopError, closest
+from radloop.recipes.errors import BadRecipe, Conflict, NotFound, RadloopError
 
 if TYPE_CHECKING:
     from radloop.recipes.recipe import Recipe
@@ -79,17 +79,21 @@ def check(options: argparse.Namespace) -> int:
 def _not_built(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """What stands between a recipe and its network: the key of `[network]`, and what is wrong with it."""
     from radloop.engine.weights import load_weights
-    from radloop.networks.registry import build, names
+    from radloop.networks.registry import build, check_name, names
     from radloop.networks.topology import topology
 
-    known, asked, weights = names(), recipe.network.name, Path(recipe.network.weights)
-    mended = recipe.model_copy(
-        update={"network": recipe.network.model_copy(update={"name": asked if asked in known else known[0]})}
-    )
-    if asked not in known:
-        yield "name", f"network.name = {asked!r} is not known{closest(asked, known)}; known: {', '.join(known)}"
+    weights, right = Path(recipe.network.weights), True
     try:
-        total, patch = topology(recipe).total_stride, list(recipe.fit.patch)
+        check_name(recipe)
+    except BadRecipe as error:
+        yield "name", str(error)
+        if not names(recipe.kind):
+            return
+        right = False
+    name = recipe.network.name if right else names(recipe.kind)[0]
+    mended = recipe.model_copy(update={"network": recipe.network.model_copy(update={"name": name})})
+    try:
+        total, patch = topology(mended).total_stride, list(recipe.fit.patch)
         if any(size < step for size, step in zip(patch, total, strict=True)):
             text = (
                 f"network.strides shrink by {list(total)}, beyond fit.patch = {patch}; drop a row or enlarge fit.patch"
@@ -103,7 +107,7 @@ def _not_built(recipe: Recipe) -> Iterator[tuple[str, str]]:
     except (AssertionError, ValueError, RuntimeError) as error:  # MONAI's and torch's, of sizes that do not go together
         yield "strides", f"network.strides and features cannot be built: {error}"
         return
-    if recipe.network.weights and (asked in known or not weights.is_file()):
+    if recipe.network.weights and (right or not weights.is_file()):
         try:
             load_weights(network, weights)
         except RadloopError as error:

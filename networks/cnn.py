@@ -1,38 +1,61 @@
-"""Convolutional U-Nets: `unet` (plain) and `resunet` (residual), MONAI's DynUNet sized by the recipe.
+"""Convolutional networks: `unet` (plain) and `resunet` (residual) for masks, `cnn` for answers about a whole study.
 
-Instance normalisation and leaky ReLU as in nnU-Net (Isensee et al., Nature Methods 2021).
+The U-Nets are MONAI's DynUNet sized by the recipe, with instance normalisation and leaky ReLU as in nnU-Net (Isensee et
+al., Nature Methods 2021).
 """
 
 from __future__ import annotations
 
+import torch
 from monai.networks.nets import DynUNet
 from torch import nn
 
+from radloop.networks.blocks import LastLayer, Trunk, mean_and_max
 from radloop.networks.registry import register
 from radloop.networks.topology import topology
-from radloop.recipes.recipe import Recipe
+from radloop.recipes.recipe import CLASS_KINDS, Recipe
 
 _FEWEST_RESOLUTIONS = 3  # DynUNet's own limit
 
 
-@register("unet")
+@register("unet", ("segmentation",))
 def unet(recipe: Recipe) -> nn.Module:
     """A plain U-Net, two convolutions a resolution."""
-    return _dynunet(recipe, residual=False)
+    return dynunet(recipe, residual=False)
 
 
-@register("resunet")
+@register("resunet", ("segmentation",))
 def resunet(recipe: Recipe) -> nn.Module:
     """A U-Net with residual blocks."""
-    return _dynunet(recipe, residual=True)
+    return dynunet(recipe, residual=True)
 
 
-def _dynunet(recipe: Recipe, *, residual: bool) -> nn.Module:
+class Classifier(nn.Module):
+    """A residual trunk, pooled: (N, C, *patch) to logits (N, outputs)."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.trunk = Trunk(recipe.inputs, topology(recipe))
+        self.last = LastLayer(2 * self.trunk.width, recipe)
+
+    def forward(self, image: torch.Tensor, present: None, extra: torch.Tensor | None) -> torch.Tensor:
+        """Logits (N, outputs)."""
+        return self.last(mean_and_max(self.trunk(image)), extra)
+
+
+@register("cnn", CLASS_KINDS)
+def cnn(recipe: Recipe) -> nn.Module:
+    """A small residual network."""
+    return Classifier(recipe)
+
+
+def dynunet(recipe: Recipe, *, residual: bool, network: type[DynUNet] = DynUNet) -> nn.Module:
+    """A DynUNet, or one derived from it, with the sizes of `topology(recipe)`."""
     sizes = topology(recipe)
     missing = max(0, _FEWEST_RESOLUTIONS - len(sizes.strides))
     flat = ((1,) * recipe.dimension,) * missing
     strides = [list(row) for row in (*sizes.strides, *flat)]
-    return DynUNet(
+    return network(
         spatial_dims=recipe.dimension,
         in_channels=len(recipe.channels),
         out_channels=1 + len(recipe.labels),

@@ -231,7 +231,8 @@ def _lengths(recipe: Recipe) -> Iterator[Disagreement]:
 def _strides(recipe: Recipe) -> Iterator[Disagreement]:
     strides, features = recipe.network.strides, recipe.network.features
     here, sizes = ("network", "strides"), ("network", "features")
-    if len(strides) != len(features):
+    derived = recipe.kind in CLASS_KINDS and not strides  # from the patch, whatever the number of features
+    if len(strides) != len(features) and not derived:
         text = f"network.strides has {len(strides)} rows, network.features {len(features)}; give one row a resolution"
         yield Disagreement((here, sizes), text)
     if any(len(row) != recipe.dimension for row in strides):

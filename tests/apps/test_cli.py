@@ -193,6 +193,7 @@ def test_a_log_gets_lines_of_progress(capsys: pytest.CaptureFixture[str], monkey
     ("network", "line", "hint"),
     [
         ('name = "unett"', 4, "did you mean 'unet'"),
+        ('name = "cnn"', 4, "there is: resunet, unet, unet_attention"),
         ('weights = "nowhere.pt"', 4, "nowhere.pt do not exist"),
         ("strides = [[1, 1, 1], [32, 2, 2]]\nfeatures = [4, 8]", 4, "beyond fit.patch"),
         ("strides = [[1, 1, 1], [16, 16, 16]]\nfeatures = [4, 8]", 4, "one voxel"),

@@ -1,3 +1,5 @@
+"""Networks for masks, and the sizes of all networks."""
+
 from __future__ import annotations
 
 import pytest
@@ -5,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from radloop.networks.registry import build, names
-from radloop.networks.topology import min_multiple, patch_shape, topology
+from radloop.networks.topology import Topology, min_multiple, patch_shape, topology
 from radloop.recipes.errors import BadRecipe
 from radloop.recipes.recipe import Recipe
 
@@ -22,7 +24,7 @@ def recipe(dimension: int = 3, patch: tuple[int, ...] = (), **network: object) -
 
 
 @pytest.mark.parametrize("dimension", [2, 3])
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", names("segmentation"))
 def test_every_network_keeps_the_shape_and_learns(name: str, dimension: int) -> None:
     torch.manual_seed(0)
     asked = recipe(dimension, name=name)
@@ -42,6 +44,35 @@ def test_every_network_keeps_the_shape_and_learns(name: str, dimension: int) -> 
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
+
+    network.eval()
+    with torch.no_grad():
+        assert torch.equal(network(image), network(image))
+        assert torch.allclose(network(image)[:1], network(image[:1]), atol=1e-5)
+    fresh = build(asked)
+    fresh.load_state_dict(network.state_dict())
+    assert torch.equal(fresh.eval()(image), network(image))
+
+
+@pytest.mark.parametrize("name", names("segmentation"))
+def test_masks_do_not_take_long_to_load(name: str) -> None:
+    assert sum(p.numel() for p in build(recipe(patch=(64, 64, 64), name=name)).parameters()) < 8e6
+
+
+def test_the_bottleneck_of_unet_attention_sees_from_one_end_to_the_other() -> None:
+    """The last voxel of an image far wider than what convolutions reach changes the first one's answer."""
+    wide = {"features": (4, 8, 8), "strides": ((1, 1), (2, 2), (2, 2))}
+    reached = {}
+    for name in ("unet", "unet_attention"):
+        torch.manual_seed(0)
+        network = build(recipe(2, name=name, **wide)).double().eval()
+        for module in network.modules():
+            if isinstance(module, torch.nn.InstanceNorm2d):  # it looks at the whole image too, if only at its mean
+                module.forward = lambda image: image  # type: ignore[method-assign]
+        image = torch.zeros(1, 2, 256, 8, dtype=torch.float64, requires_grad=True)
+        network(image)[0, :, 0].sum().backward()
+        reached[name] = bool(image.grad[0, :, -1].any())
+    assert reached == {"unet": False, "unet_attention": True}
 
 
 def test_same_seed_gives_the_same_weights() -> None:
@@ -99,3 +130,49 @@ def test_strides_that_are_none_are_refused_by_the_recipe(strides: tuple[tuple[in
 def test_strides_beyond_the_patch_are_refused() -> None:
     with pytest.raises(BadRecipe, match=r"network\.strides"):
         build(recipe(features=(4, 8), strides=((1, 1, 1), (16, 16, 16))))
+
+
+def sizes_of(name: str, patch: tuple[int, ...], **network: object) -> Topology:
+    return topology(classes(name, patch, **network))
+
+
+def classes(name: str, patch: tuple[int, ...], **network: object) -> Recipe:
+    return Recipe(
+        name="toy",
+        kind="classification",
+        dimension=len(patch),
+        labels={"a": 1, "b": 2},
+        fit={"patch": patch},
+        network={"name": name, **network},
+    )
+
+
+def test_classifiers_halve_at_once_and_end_coarse() -> None:
+    assert sizes_of("cnn", (64, 64, 64)).total_stride == (16, 16, 16)
+    assert sizes_of("cnn", (64, 64, 64)).strides[0] == (2, 2, 2)
+    assert sizes_of("cnn", (224, 224)).strides == ((4, 4), (2, 2), (2, 2), (2, 2))
+    assert sizes_of("cnn", (16, 16, 16)).strides == ((2, 2, 2), (2, 2, 2), (1, 1, 1), (1, 1, 1))
+    assert sizes_of("slices_gru", (64, 64, 8)).total_stride == (16, 16, 1)
+
+
+def test_a_vision_transformer_has_at_most_512_tokens() -> None:
+    for patch in ((64, 64, 64), (48, 48, 48), (96, 96, 32), (224, 224), (512, 512)):
+        tokens = [-(-n // s) for n, s in zip(patch, sizes_of("vit", patch).total_stride, strict=True)]
+        assert 60 <= torch.tensor(tokens).prod() <= 512
+
+
+def test_classifiers_take_their_patch_as_it_is() -> None:
+    asked = classes("cnn", (37, 21, 9))
+    assert patch_shape(asked) == (37, 21, 9)
+    assert build(asked)(torch.zeros(1, 1, 37, 21, 9), None, None).shape == (1, 2)
+
+
+def test_features_of_a_classifier_need_no_strides() -> None:
+    assert sizes_of("cnn", (64, 64, 64), features=(4, 8)).strides == ((4, 4, 4), (2, 2, 2))
+    own = ((1, 1, 1), (2, 2, 1))
+    assert sizes_of("slices_pool", (64, 64, 64), features=(4, 8), strides=own).strides == own
+
+
+def test_slices_are_never_merged() -> None:
+    with pytest.raises(BadRecipe, match="third number"):
+        build(classes("slices_pool", (64, 64, 64), features=(4, 8), strides=((1, 1, 1), (2, 2, 2))))
