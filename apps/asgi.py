@@ -26,6 +26,7 @@ from radloop.apps.replies import Reply, answer_errors, error_reply, hidden_folde
 from radloop.apps.sessions import asked_image
 from radloop.recipes.errors import BadInput, Conflict, NotFound, closest
 from radloop.studies.folder import valid_id
+from radloop.studies.label_tags import asked_recipe
 
 logger = logging.getLogger(__name__)
 TASKS = ("train", "batch_infer", "scoring")
@@ -96,6 +97,7 @@ async def _serve(scope: Scope, body: Body, send: Send, call: Call, name: str, qu
     if scope["method"] == "PUT" and scope["path"] in ("/datastore/", "/datastore/image") and not query.get("image"):
         scope = guard.with_query(scope, image=_checked_name(files))
     asked_image.set(scope["radloop.image"])  # this thread's loop is for this request alone
+    asked_recipe.set(query.get("recipe", ""))
     stops = _running() if scope["path"] == "/train/" and scope["method"] == "DELETE" else ""
     try:
         await host(scope, body.replay(), send)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from radloop.apps.place import open_folder, recipes_asked, take_over_labels
 from radloop.apps.terminal import NOTICE, WrongUse, plural, say, table
 from radloop.recipes.errors import NotFound
+from radloop.studies.answers import said
 from radloop.studies.contents import FORGOTTEN
 from radloop.studies.home import Home
 from radloop.studies.rows import UNKNOWN
@@ -127,6 +128,8 @@ def show_labels(options: argparse.Namespace) -> int:
     for label in shown:
         say(f"label {label['id']} of {label['study']} ({label['recipe']}) by {label['author']}, {label['time']}")
         names = ",".join(label["names"]) or "-"
+        if label["answer"] is not None:
+            say(f"  says {_spoken(label['answer'])}")
         say(f"  {label['state']}, names {names}, {_blindness(label)}, {label['checksum'][:12]} {label['content']}")
         for row in label["followed_by"]:
             say(f"  followed by label {row['id']}, {row['state']}, by {row['author']}")
@@ -150,9 +153,16 @@ def _story(ledger: Ledger, registry: Registry, row: LabelRow) -> dict[str, Any]:
     after = [one for one in ledger.history(row.study, row.recipe) if one.parent == row.id]
     return {
         "content": _content(ledger, row),
+        "answer": said(ledger.file(row)) if row.is_answer and _content(ledger, row) == "whole" else None,
         "followed_by": [{"id": one.id, "state": one.state, "author": one.author} for one in after],
         "versions": _used_by(registry, row),
     }
+
+
+def _spoken(answer: str | dict[str, bool]) -> str:
+    if isinstance(answer, str):
+        return answer
+    return ", ".join(name if holds else f"no {name}" for name, holds in answer.items())
 
 
 def _blindness(label: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ SESSION = re.compile(r"[A-Za-z0-9-]{8,64}")
 TAG = re.compile(r"[A-Za-z0-9_-]{1,32}")
 STUDIES = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".jpg", ".jpeg")
 IMAGES = (*STUDIES, ".dcm", ".ima")
-MASKS = (".nii.gz", ".nii", ".nrrd", ".png")
+LABELS = (".nii.gz", ".nii", ".nrrd", ".png", ".json")
 RESULTS = (".nii.gz", ".nii", ".nrrd", ".seg.nrrd", ".png")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 MIB = 2**20
@@ -179,7 +179,7 @@ RUN = {"all": flag, "check_if_running": flag}
 ADD_IMAGE = Call({"image": study_id}, (), "form", keys=CLIENT, files={"file": STUDIES})
 REMOVE_IMAGE = Call({"id": study_id}, ("id",))
 SCORE = {**CLIENT, "recipe": model}
-LABEL_OF = {"label": study_id, "tag": tag}
+LABEL_OF = {"label": study_id, "tag": tag, "recipe": model}
 
 OPEN: dict[str, dict[str, Call]] = {
     "/": {"GET": Call(lane="info")},
@@ -242,9 +242,9 @@ OPEN: dict[str, dict[str, Call]] = {
     },
     "/datastore/label": {
         "GET": Call(LABEL_OF, ("label", "tag")),
-        "HEAD": Call({"image": study_id, "tag": tag}, ("image", "tag")),
-        "PUT": Call({"image": study_id, "tag": tag}, ("image",), "form", keys=LABEL, files={"label": MASKS}),
-        "DELETE": Call({"id": study_id, "tag": tag}, ("id", "tag")),
+        "HEAD": Call({"image": study_id, "tag": tag, "recipe": model}, ("image", "tag")),
+        "PUT": Call({"image": study_id, "tag": tag}, ("image",), "form", keys=LABEL, files={"label": LABELS}),
+        "DELETE": Call({"id": study_id, "tag": tag, "recipe": model}, ("id", "tag")),
     },
     "/datastore/label/info": {
         "GET": Call(LABEL_OF, ("label", "tag")),

@@ -1,4 +1,4 @@
-"""A reader's mask becomes a label: checked against its study, named by its recipe, kept, then shown."""
+"""A reader's mask or answer becomes a label: checked against its study, named by its recipe, kept, then shown."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from radloop.recipes.errors import Conflict, RadloopError
-from radloop.recipes.recipe import Recipe
+from radloop.recipes.recipe import CLASS_KINDS, Recipe
+from radloop.studies.answer_rows import keep_answer
+from radloop.studies.answers import fit_answer, is_answer
 from radloop.studies.fitting import Fitted, LabelInfo, fit_mask
 from radloop.studies.folder import StudiesFolder, Study
 from radloop.studies.images import read_mask
@@ -38,10 +40,10 @@ def accept_label(
     values: Mapping[str, int] | None = None,
     note: str = "",
 ) -> LabelRow:
-    """Keep a mask as a label of one recipe; when this returns, it is safe.
+    """Keep a mask, or an answer about the whole study, as a label of one recipe; when this returns, it is safe.
 
     Args:
-        file: the mask, on the study's grid.
+        file: the mask, on the study's grid; or the answer, see `radloop.studies.answers`.
         label_info: names and numbers as the viewer sends them; see `radloop.studies.fitting`.
         shown_version: the version whose answer the reader saw; "" means blind.
         champion_found: whether the serving version finds something here; asked only for an empty final mask,
@@ -53,11 +55,24 @@ def accept_label(
 
     Raises:
         NotFound: there is no such study.
-        BadLabel: the mask does not fit the study or the recipe.
+        BadLabel: the mask or answer does not fit the study or the recipe.
         BadImage: the study cannot be read.
         NoSpace: the disk is full or read-only; nothing was changed.
     """
     study = folder.study(study_id)
+    if recipe.kind in CLASS_KINDS or is_answer(file):
+        return keep_answer(
+            ledger,
+            study,
+            recipe,
+            fit_answer(recipe, Path(file)),
+            author,
+            state=state,
+            shown_version=shown_version,
+            origin=origin,
+            author_kind=author_kind,
+            note=note,
+        )
     fitted = fit_mask(study, recipe, Path(file), label_info, others, values, shown=bool(shown_version))
     said = None
     if state == "final" and champion_found is not None and not fitted.mask.any():

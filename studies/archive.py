@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from radloop.studies.answers import ENDING
 from radloop.studies.files import writing
 from radloop.studies.folder import MASK_ENDINGS, split_ending
 from radloop.studies.rows import LabelRow
@@ -20,23 +21,29 @@ def row_info(row: LabelRow) -> dict[str, Any]:
     return {name: getattr(row, name) for name in _SHOWN}
 
 
-def write_archive(path: Path, files: Mapping[str, tuple[Path, Path]], metadata: Mapping[str, Any]) -> None:
-    """Writes images, `labels/final/` and `metadata.json` into a ZIP, without compressing what is compressed already.
+def write_archive(
+    path: Path, files: Mapping[str, tuple[Path, Mapping[str, Path]]], metadata: Mapping[str, Any]
+) -> None:
+    """Writes images, masks, answers and `metadata.json` into a ZIP, without compressing what is compressed already.
+
+    Masks go to `labels/final/`, answers to `labels/answers/RECIPE/`.
 
     Args:
         path: where the ZIP goes.
-        files: study -> image and label.
-        metadata: what is known of them; `cases` has the `recipe` of each study's label, which `files` then lists.
+        files: study -> image, and the labels by recipe.
+        metadata: what is known of them; `files` is added to it, the recipe of each label.
 
     Raises:
         NoSpace: the disk is full.
     """
     recipes = {}
     with writing("the archive"), zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for study_id, (image, label) in files.items():
+        for study_id, (image, labels) in files.items():
             archive.write(image, f"{study_id}{split_ending(image.name)[1]}")
-            inside = f"labels/final/{study_id}{split_ending(label.name, MASK_ENDINGS)[1]}"
-            archive.write(label, inside)
-            recipes[inside] = metadata["cases"][study_id]["recipe"]
+            for recipe, label in labels.items():
+                ending = split_ending(label.name, (*MASK_ENDINGS, ENDING))[1]
+                inside = f"labels/{f'answers/{recipe}' if ending == ENDING else 'final'}/{study_id}{ending}"
+                archive.write(label, inside)
+                recipes[inside] = recipe
         told = json.dumps({**metadata, "files": recipes}, ensure_ascii=False, indent=2)
         archive.writestr("metadata.json", told)

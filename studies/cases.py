@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from radloop.recipes.errors import Conflict
-from radloop.recipes.recipe import Recipe
+from radloop.recipes.errors import BadLabel, Conflict
+from radloop.recipes.recipe import CLASS_KINDS, Recipe
 from radloop.recipes.volume import Volume
+from radloop.studies.answers import read_answer
 from radloop.studies.folder import StudiesFolder
 from radloop.studies.images import read_mask
-from radloop.studies.ledger import Ledger
+from radloop.studies.ledger import LabelRow, Ledger
 from radloop.studies.sides import study_sides
 from radloop.studies.split import Side
 
@@ -29,7 +30,8 @@ class Case:
 
     Attributes:
         channels: as many as the recipe names, in its order.
-        label: mask on the study's grid; read it with `read_label`.
+        label: mask on the study's grid, read it with `read_label`; or of a recipe whose answer is about the whole
+            study the JSON file, read it with `radloop.studies.answers.read_answer(case.label, recipe)`.
         names: the recipe's labels that this label speaks for; another's absence means "not looked at".
         row: the ledger row of the label.
         blind: whether the reader gave it before seeing any model's answer.
@@ -82,10 +84,10 @@ def labelled_cases(
             continue
         try:
             label = ledger.content(row, folder.final_dir)
-        except Conflict as error:
+            names = _names(recipe, row, label)
+        except (Conflict, BadLabel) as error:
             log.warning("study %s is left out: %s", study_id, error)
             continue
-        names = tuple(name for name in recipe.label_names if name in row.names)
         cases.append(
             Case(
                 study=study_id,
@@ -101,6 +103,20 @@ def labelled_cases(
             )
         )
     return cases
+
+
+def _names(recipe: Recipe, row: LabelRow, label: Path) -> tuple[str, ...]:
+    """The recipe's labels that a row speaks for.
+
+    Raises:
+        BadLabel: it was given when the recipe was of another kind, or answers with a label that is gone.
+    """
+    if row.is_answer != (recipe.kind in CLASS_KINDS):
+        what = "an answer" if row.is_answer else "a mask"
+        msg = f"label {row.id} is {what}, but recipe {recipe.name} is of kind {recipe.kind} now; label the study again"
+        raise BadLabel(msg)
+    known = read_answer(label, recipe) if row.is_answer else recipe.labels
+    return tuple(name for name in recipe.label_names if name in row.names and name in known)
 
 
 def read_label(case: Case, labels: Mapping[str, int]) -> Volume:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from radloop.recipes.errors import Conflict, NoSpace
 from radloop.studies import snapshots
+from radloop.studies.answers import found_again
 from radloop.studies.files import write_whole, writing
 from radloop.studies.home import Home
 from radloop.studies.rows import LabelRow, Original, checksum
@@ -69,6 +70,8 @@ class Contents:
         if self.whole(row):
             return target
         copy = self._copy_of(row, shown_in)
+        if copy is None and isinstance(row, LabelRow) and row.is_answer and self._find_again(row, target):
+            return target
         if copy is None:
             what = f"label {row.id}" if isinstance(row, LabelRow) else f"file {row.id} from elsewhere"
             how = "is not what was given" if target.is_file() else "is missing"
@@ -83,6 +86,16 @@ class Contents:
             return copy
         log.warning("labels/%s was damaged or missing and is mended from %s", target.name, copy)
         return target
+
+    def _find_again(self, row: LabelRow, target: Path) -> bool:
+        """Many studies have the same answer and so the same file: one that is damaged must not cost them all."""
+        text = found_again(row.names, row.checksum)
+        if text is None:
+            return False
+        put_aside(target)
+        write_whole(target, lambda temporary: _write(temporary, text), row.ext)
+        log.warning("labels/%s was damaged or missing and is written anew from its checksum", target.name)
+        return True
 
     def _copy_of(self, row: LabelRow | Original, shown_in: Iterable[Path]) -> Path | None:
         places = [*shown_in, self._home.path / "view" / "final", self._home.path.parent / "labels" / "final"]
@@ -150,6 +163,10 @@ def about_unnamed(ledger: Ledger) -> str:
         do = f"a snapshot names {count}: stop the server, then `radloop restore {file} --studies DIR`"
     what = f"files in {ledger.home.labels} that no row of the ledger names: {len(lost)}"
     return f"{what}; they were never acknowledged, or rows were lost, as with a cut ledger.db-wal; {do}"
+
+
+def _write(target: Path, content: bytes) -> None:
+    target.write_bytes(content)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import re
 import shutil
 import tempfile
 import threading
@@ -14,32 +13,30 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.datastore import Datastore
 
-from radloop.recipes.errors import BadInput, BadLabel, Conflict, NoSpace, NotFound, closest
-from radloop.recipes.recipe import Recipe
+from radloop.recipes.errors import BadLabel, Conflict, NoSpace
+from radloop.recipes.recipe import CLASS_KINDS, Recipe
 from radloop.studies.accept import accept_label, sync_view
+from radloop.studies.answers import ENDING, is_answer, mask_recipes
 from radloop.studies.archive import write_archive
 from radloop.studies.blind import BlindReading
 from radloop.studies.display import display_file
 from radloop.studies.files import write_whole, writing
 from radloop.studies.fitting import fit_mask
-from radloop.studies.folder import MASK_ENDINGS, StudiesFolder, Study, split_ending, valid_id
+from radloop.studies.folder import MASK_ENDINGS, StudiesFolder, Study, split_ending
 from radloop.studies.given_labels import DRAFT, FINAL, GivenLabels
 from radloop.studies.home import Home
 from radloop.studies.images import read_volume
 from radloop.studies.info_store import InfoStore
+from radloop.studies.label_tags import ORIGINAL, TAGS, asked_recipe, known_tag, no_label
 from radloop.studies.ledger import Ledger
 from radloop.studies.proposals import Proposals
 from radloop.studies.rows import LabelRow
 from radloop.studies.shown import ShownAnswers
-from radloop.studies.uploads import as_upload, recipes_of
+from radloop.studies.uploads import as_upload, image_ending, recipes_of, served
 
 logger = logging.getLogger(__name__)
-ORIGINAL = DefaultLabelTag.ORIGINAL.value
-TAGS = (FINAL, ORIGINAL, DRAFT)
-_CHANNEL = re.compile(r"_\d{4}$")
-UPLOADS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".jpg", ".jpeg")
 
 
 class FolderDatastore(Datastore):
@@ -100,9 +97,12 @@ class FolderDatastore(Datastore):
         return self.given.studies(recipe)
 
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        """Ids with a label of a tag; `final` where none is given. Proposals count only where asked for."""
+        """Ids with a mask of a tag; `final` where none is given. Proposals count only where asked for.
+
+        Answers about whole studies count where no recipe that takes masks is served.
+        """
         studies = self.list_images()
-        having = self.proposals.ids() if label_tag == ORIGINAL else self.labelled()
+        having = self.proposals.ids() if label_tag == ORIGINAL else self.given.shown()
         return [i for i in studies if i in having]
 
     def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
@@ -111,7 +111,7 @@ class FolderDatastore(Datastore):
         return [i for i in self.list_images() if i not in having]
 
     def datalist(self) -> list[dict[str, Any]]:
-        """Image and label pairs, as paths inside the studies folder (what the server's disk looks like is hidden)."""
+        """Image and mask pairs, as paths inside the studies folder (what the server's disk looks like is hidden)."""
         given, seen = self.given.all(), self.given.seen()
         return [
             {
@@ -119,13 +119,13 @@ class FolderDatastore(Datastore):
                 "label": f"labels/{FINAL}/{seen.get(study.id) or study.id + given[study.id][0].ext}",
             }
             for study in self.folder.studies().values()
-            if study.id in given
+            if study.id in given and not given[study.id][0].is_answer
         ]
 
     def status(self) -> dict[str, Any]:
         """How many images there are and how many have labels."""
         studies = set(self.list_images())
-        final, original = len(self.labelled() & studies), len(self.proposals.ids() & studies)
+        final, original = len(self.given.shown() & studies), len(self.proposals.ids() & studies)
         return {"total": len(studies), "completed": final, "label_tags": {FINAL: final, ORIGINAL: original}}
 
     def json(self) -> dict[str, Any]:
@@ -180,16 +180,7 @@ class FolderDatastore(Datastore):
             Conflict: there is a study of this id.
             NoSpace: the studies folder is full or read-only.
         """
-        ending = split_ending(image_filename, UPLOADS)[1].lower()
-        if not valid_id(image_id) or not ending:
-            msg = f"image {image_id!r} cannot be added; give an id of letters, digits, ._- and an image file"
-            raise BadInput(msg)
-        if channel := _CHANNEL.search(image_id):
-            msg = (
-                f"image {image_id!r} cannot be added: {channel[0]} at the end makes a file a channel of study "
-                f"{image_id[: channel.start()]!r}; give an id that does not end in _ and four digits"
-            )
-            raise BadInput(msg)
+        ending = image_ending(image_id, image_filename)
         with as_upload(image_filename, image_id, ending) as upload:
             read_volume(upload)
             with self._lock, writing(f"image {image_id}"):
@@ -217,11 +208,11 @@ class FolderDatastore(Datastore):
     def get_labels_by_image_id(self, image_id: str) -> dict[str, str]:
         """The tags under which a study has a label."""
         self.folder.study(image_id)
-        return {tag: image_id for tag in TAGS if self._has(image_id, tag)}
+        return {tag: image_id for tag in TAGS if self._has(image_id, tag, None)}
 
     def get_label_by_image_id(self, image_id: str, tag: str) -> str:
         """The label's id, or an empty string."""
-        return self.get_labels_by_image_id(image_id).get(_known_tag(tag), "")
+        return self.get_labels_by_image_id(image_id).get(known_tag(tag), "")
 
     def get_label(self, label_id: str, label_tag: str, params: Any = None) -> Any:
         """The label's bytes."""
@@ -238,23 +229,32 @@ class FolderDatastore(Datastore):
     def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
         """What is known of a label, and what its ids mean; of readers' labels also who, when and for which recipe."""
         path, told = self._label(label_id, label_tag)
-        known = self._info.get(f"labels-{_known_tag(label_tag)}", label_id)
+        known = self._info.get(f"labels-{known_tag(label_tag)}", label_id)
         return {**known, **told, "name": path.name, "params": {**known.get("params", {}), **told["params"]}}
 
     def _label(self, study_id: str, tag: str) -> tuple[Path, dict[str, Any]]:
         """The file that a viewer gets and what it is told of it, of one and the same label."""
         self.folder.study(study_id)
-        if _known_tag(tag) == ORIGINAL:
-            if found := self.proposals.readable(study_id, self._made_for(study_id)):
-                return found.file, {"params": {"label_names": found.names}, "message": found.message}
-        elif rows := self.given.of(study_id, tag):
+        recipe = self._asked()
+        if not self._has(study_id, tag, recipe):
+            raise no_label(study_id, tag, recipe)
+        if known_tag(tag) != ORIGINAL:
+            rows = self.given.of(study_id, tag, recipe=recipe)
             return self.given.file(rows[0]), self.given.info(rows)
-        raise _no_label(study_id, tag)
+        if found := self.proposals.readable(study_id, self._made_for(study_id)):
+            return found.file, {"params": {"label_names": found.names}, "message": found.message}
+        raise no_label(study_id, tag)
 
-    def _has(self, study_id: str, tag: str) -> bool:
-        if _known_tag(tag) == ORIGINAL:
-            return self.proposals.find(study_id) is not None
-        return bool(self.given.of(study_id, tag))
+    def _has(self, study_id: str, tag: str, recipe: str | None) -> bool:
+        if known_tag(tag) == ORIGINAL:
+            made_for = self._info.get(f"labels-{ORIGINAL}", study_id).get("model")
+            return self.proposals.find(study_id) is not None and recipe in (None, made_for)
+        return bool(self.given.of(study_id, tag, recipe=recipe))
+
+    def _asked(self) -> str | None:
+        """The recipe that the request names, or None; one that is not served is not found."""
+        name = asked_recipe.get()
+        return served(self.recipes, name).name if name else None
 
     def _read_blind(self, studies: Collection[str]) -> set[str]:
         """Those of these studies whose proposal is of a recipe that they are to be read blind for."""
@@ -264,20 +264,20 @@ class FolderDatastore(Datastore):
         return {one for recipe, those in made_for.items() for one in self.blind.due(those, recipe)}
 
     def _made_for(self, study_id: str) -> list[Recipe]:
-        """The recipes served, that of a study's proposal first."""
+        """The recipes served that take masks, that of a study's proposal first."""
         model = self._info.get(f"labels-{ORIGINAL}", study_id).get("model")
-        return sorted(self.recipes, key=lambda r: r.name != model)
+        return sorted(mask_recipes(self.recipes), key=lambda r: r.name != model)
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
         """Adds to what is known of a label; what the ledger says stays."""
         self.get_label_uri(label_id, label_tag)
-        self._info.update(f"labels-{_known_tag(label_tag)}", label_id, info)
+        self._info.update(f"labels-{known_tag(label_tag)}", label_id, info)
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Takes a reader's label (`final`) or `draft` into the ledger, or a proposal (`original`) into its folder.
 
         Raises:
-            BadLabel: the mask does not fit its study or the recipes.
+            BadLabel: the mask or answer does not fit its study or the recipes.
             BadInput: another tag.
             NotFound: no such study or recipe.
             NoSpace: the disk is full or read-only; of a mask for several recipes, the first labels may be kept.
@@ -286,21 +286,22 @@ class FolderDatastore(Datastore):
         return image_id
 
     def save_rows(self, image_id: str, file: str, tag: str, info: dict[str, Any]) -> list[LabelRow]:
-        """As `save_label`; says which rows the ledger got, one a recipe that the mask speaks for."""
+        """As `save_label`; says which rows the ledger got, one a recipe that the mask or answer speaks for."""
         self._after_reply.saved = []
-        study, ending = self.folder.study(image_id), split_ending(file, MASK_ENDINGS)[1].lower()
+        endings = (*MASK_ENDINGS, ENDING)
+        study, ending = self.folder.study(image_id), split_ending(file, endings)[1].lower()
         if not ending:
-            msg = f"the label of {image_id!r} is not a mask file; send one of {', '.join(MASK_ENDINGS)}"
+            msg = f"the label of {image_id!r} is neither mask nor answer; send one of {', '.join(endings)}"
             raise BadLabel(msg)
         with as_upload(file, study.id, ending) as upload:
-            if _known_tag(tag) == ORIGINAL:
+            if known_tag(tag) == ORIGINAL:
                 self._save_proposal(image_id, upload, info or {})
                 return []
-            rows = self._accept(study, upload, info or {}, _known_tag(tag))
+            rows = self._accept(study, upload, info or {}, known_tag(tag))
         self._after_reply.saved = rows
         try:
             told: dict[str, Any] = {k: info[k] for k in ("comment", "client_id") if k in info}
-            self._info.update(f"labels-{_known_tag(tag)}", image_id, told)
+            self._info.update(f"labels-{known_tag(tag)}", image_id, told)
         except NoSpace as error:  # the label itself is safe
             logger.warning("the comment on %s is not kept: %s", image_id, error)
         return rows
@@ -311,10 +312,12 @@ class FolderDatastore(Datastore):
 
     def _accept(self, study: Study, upload: Path, info: dict[str, Any], tag: str) -> list[LabelRow]:
         author, names = str(info.get("client_id") or "unknown"), info.get("label_info")
-        shown = {r.name: self._shown.version(study.id, r.name, author) for r in self.recipes}
+        # A proposal is a mask: it says nothing of what is asked about the whole study.
+        seen = {True: self.ledger.shown, False: self._shown.version}
+        shown = {r.name: seen[r.kind in CLASS_KINDS](study.id, r.name, author) for r in self.recipes}
         made_for = self._shown.made_for(study.id, author)
         chosen = recipes_of(upload, names, self.recipes, info.get("model"), shown, made_for)
-        others = {r.name: [o for o in self.recipes if o.name != r.name] for r in chosen}
+        others = {r.name: [o for o in mask_recipes(self.recipes) if o.name != r.name] for r in chosen}
         if len(chosen) > 1:  # none is kept unless all fit
             masks = [(r, fit_mask(study, r, upload, names, others[r.name]).mask) for r in chosen]
             chosen = self._shown.drawn(study.id, author, masks, made_for)
@@ -337,8 +340,12 @@ class FolderDatastore(Datastore):
 
     def _save_proposal(self, image_id: str, upload: Path, info: dict[str, Any]) -> None:
         names = info.get("label_info")
+        masks = mask_recipes(self.recipes)
         recipe = recipes_of(upload, names, self.recipes, info.get("model"), {})[0]
-        note = self.proposals.save(image_id, recipe, upload, names, [r for r in self.recipes if r.name != recipe.name])
+        if is_answer(upload) or recipe not in masks:
+            msg = f"a label of tag {ORIGINAL!r} is a mask; recipe {recipe.name} is of kind {recipe.kind}: send a mask"
+            raise BadLabel(msg)
+        note = self.proposals.save(image_id, recipe, upload, names, [r for r in masks if r.name != recipe.name])
         params = info.get("params") or {}
         self._info.update(f"labels-{ORIGINAL}", image_id, {"model": recipe.name, "params": params, "note": note})
 
@@ -346,18 +353,19 @@ class FolderDatastore(Datastore):
         """Retracts a study's labels by one more row each, or puts its proposal aside; content is never deleted.
 
         Args:
-            recipe: only labels of this one.
+            recipe: only labels of this one; else of the one that the request names, else of all.
             by: who asks for it, as far as it is known.
 
         Raises:
             NotFound: the study has no such label.
         """
-        if not self._has(self.folder.study(label_id).id, label_tag):
-            raise _no_label(label_id, label_tag)
-        if _known_tag(label_tag) == ORIGINAL:
+        recipe = recipe or self._asked()
+        if not self._has(self.folder.study(label_id).id, label_tag, recipe):
+            raise no_label(label_id, label_tag, recipe)
+        if known_tag(label_tag) == ORIGINAL:
             self.proposals.remove(label_id)
             return
-        self.given.retract(label_id, _known_tag(label_tag), by=by or "unknown", recipe=recipe)
+        self.given.retract(label_id, known_tag(label_tag), by=by or "unknown", recipe=recipe)
         sync_view(self.folder, self.ledger, self.recipes)
 
     # -- the rest
@@ -366,13 +374,13 @@ class FolderDatastore(Datastore):
         """Nothing: the folder is looked at with every question."""
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
-        """A ZIP of labelled images, their labels and `metadata.json`; `finish_reply` deletes it."""
+        """A ZIP of labelled images, their masks and answers and `metadata.json`; `finish_reply` deletes it."""
         given = self.given.all()
         studies = [study for study in self.folder.studies().values() if study.id in given][: limit_cases or None]
         handle, name = tempfile.mkstemp(prefix="radloop-", suffix=".zip")
         os.close(handle)
         self._after_reply.file = Path(name)
-        files = {s.id: (self._display(s), self.given.file(given[s.id][0])) for s in studies}
+        files = {s.id: (self._display(s), self.given.files(given[s.id])) for s in studies}
         known = {s.id: self._info.get(f"labels-{FINAL}", s.id) | self.given.info(given[s.id]) for s in studies}
         write_archive(Path(name), files, {"cases": known, "labels": {r.name: r.labels for r in self.recipes}})
         return name
@@ -382,18 +390,6 @@ class FolderDatastore(Datastore):
         if file := getattr(self._after_reply, "file", None):
             file.unlink(missing_ok=True)
             self._after_reply.file = None
-
-
-def _no_label(study_id: str, tag: str) -> NotFound:
-    return NotFound(f"study {study_id!r} has no label of tag {tag!r}")
-
-
-def _known_tag(tag: str) -> str:
-    value = tag.value if isinstance(tag, DefaultLabelTag) else tag
-    if value not in TAGS:
-        msg = f"label tag {value!r} is not kept here; use {', '.join(TAGS)}{closest(value, TAGS)}"
-        raise BadInput(msg)
-    return value
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -1,7 +1,8 @@
 """Studies and their labels for other tools: nnU-Net raw, the Medical Segmentation Decathlon's form, or a plain folder.
 
 What was held out stays held out: the test side goes to `imagesTs`, `splits_final.json` (nnU-Net's name and form) has
-the train and validation sides, and `sides.csv` names the side of every study.
+the train and validation sides, and `sides.csv` names the side of every study. Answers about whole studies go to the
+columns of `answers.csv` that they are read from.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from radloop.recipes.errors import BadInput, Conflict, RadloopError
-from radloop.recipes.recipe import Recipe
+from radloop.recipes.recipe import CLASS_KINDS, Recipe
 from radloop.recipes.volume import Volume
+from radloop.studies.answer_rows import cells_of
 from radloop.studies.cases import renumbered
 from radloop.studies.files import writing
 from radloop.studies.folder import StudiesFolder, Study, split_ending
@@ -108,6 +110,8 @@ class _Export:
         self.folder, self.ledger, self.recipe, self.out, self.form = folder, ledger, recipe, out, form
         self.exported: dict[str, Side] = {}
         self.left_out: list[tuple[str, str]] = []
+        self.takes_masks = recipe.kind not in CLASS_KINDS
+        self.cells: dict[str, dict[str, str]] = {}
 
     def run(self, rows: dict[str, LabelRow], progress: Progress | None) -> None:
         studies = self.folder.studies()
@@ -128,22 +132,29 @@ class _Export:
         self._write_tables({study.id: study for study in wanted if study.id in self.exported})
 
     def _write(self, study: Study, row: LabelRow, side: Side) -> None:
+        volume = read_study(study.first_channels(len(self.recipe.channels)))
+        mask = self._mask(row, volume) if self.takes_masks else None
+        if mask is None:
+            self.cells[study.id] = cells_of(self.recipe, self.ledger.content(row))
+        images, labels = self._folders(side)
+        images.mkdir(parents=True, exist_ok=True)
+        self._write_images(study, volume, images)
+        if mask is not None:
+            labels.mkdir(parents=True, exist_ok=True)
+            ending = mask_extension(study.channels[0]) if self.form == "folder" else ".nii.gz"
+            write_mask(labels / f"{study.id}{ending}", mask.array[0], volume.affine)
+
+    def _mask(self, row: LabelRow, volume: Volume) -> Volume:
         silent = [name for name in self.recipe.label_names if name not in row.names]
         if silent:
             # a voxel that nobody looked at would become background
             msg = f"its label speaks only for {', '.join(row.names) or 'nothing'}, not for {', '.join(silent)}"
             raise BadInput(msg)
-        volume = read_study(study.first_channels(len(self.recipe.channels)))
         mask = renumbered(read_mask(self.ledger.content(row, self.folder.final_dir)), row.ids, self.recipe.labels)
         if not same_place(mask, volume):
             msg = f"its label has {describe(mask)}, its image {describe(volume)}"
             raise BadInput(msg)
-        images, labels = self._folders(side)
-        images.mkdir(parents=True, exist_ok=True)
-        labels.mkdir(parents=True, exist_ok=True)
-        self._write_images(study, volume, images)
-        ending = mask_extension(study.channels[0]) if self.form == "folder" else ".nii.gz"
-        write_mask(labels / f"{study.id}{ending}", mask.array[0], volume.affine)
+        return mask
 
     def _folders(self, side: Side) -> tuple[Path, Path]:
         if self.form == "folder":
@@ -172,11 +183,14 @@ class _Export:
 
     def _write_tables(self, studies: dict[str, Study]) -> None:
         self._write_sides(studies)
-        rows = {i: {"patient": s.patient, "date": s.date, **s.answers} for i, s in studies.items()}
+        rows = {
+            i: {"patient": s.patient, "date": s.date, **s.answers, **self.cells.get(i, {})} for i, s in studies.items()
+        }
         merge_answers(self.out / "answers.csv", rows)
         if self.form == "folder":
             (self.out / "labels").mkdir(exist_ok=True)
-            _write_json(self.out / "labels" / "names.json", self.recipe.labels)
+            if self.takes_masks:
+                _write_json(self.out / "labels" / "names.json", self.recipe.labels)
             _write_json(self.out / "labels" / "channels.json", self.recipe.channels)
             return
         told = self._nnunet() if self.form == "nnunet" else self._decathlon()
@@ -196,7 +210,7 @@ class _Export:
     def _nnunet(self) -> dict[str, Any]:
         return {
             "channel_names": _numbered(self.recipe.channels),
-            "labels": {"background": 0, **self.recipe.labels},
+            "labels": {"background": 0, **(self.recipe.labels if self.takes_masks else {})},
             "numTraining": len(self._of("train", "validation")),
             "file_ending": ".nii.gz",
             "name": self.recipe.name,
@@ -204,17 +218,22 @@ class _Export:
 
     def _decathlon(self) -> dict[str, Any]:
         training, test = self._of("train", "validation"), self._of("test")
+        labels = self.recipe.labels if self.takes_masks else {}
         return {
             "name": self.recipe.name,
             "description": self.recipe.title,
             "tensorImageSize": "4D" if len(self.recipe.channels) > 1 else "3D",
             "modality": _numbered(self.recipe.channels),
-            "labels": {"0": "background", **{str(value): name for name, value in self.recipe.labels.items()}},
+            "labels": {"0": "background", **{str(value): name for name, value in labels.items()}},
             "numTraining": len(training),
             "numTest": len(test),
-            "training": [{"image": f"./imagesTr/{i}.nii.gz", "label": f"./labelsTr/{i}.nii.gz"} for i in training],
+            "training": [self._pair(i) for i in training],
             "test": [f"./imagesTs/{i}.nii.gz" for i in test],
         }
+
+    def _pair(self, study: str) -> dict[str, str]:
+        mask = {"label": f"./labelsTr/{study}.nii.gz"} if self.takes_masks else {}
+        return {"image": f"./imagesTr/{study}.nii.gz", **mask}
 
 
 def _numbered(names: Sequence[str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ import threading
 import time
 import unicodedata
 from collections import defaultdict
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -171,16 +172,33 @@ def find_mask(folder: Path, study_id: str) -> Path | None:
     return None
 
 
-def read_answers(path: Path, known: dict[str, tuple[Path, ...]] | None = None) -> dict[str, dict[str, str]]:
+def read_answers(path: Path, known: Collection[str] | None = None) -> dict[str, dict[str, str]]:
     """The rows of an `answers.csv` by image id; rows of unknown images are left out with a warning.
 
     Raises:
         BadInput: the table has no column `image`, or is not UTF-8 text.
     """
-    if not path.is_file():
-        return {}
     rows: dict[str, dict[str, str]] = {}
     unknown = []
+    for _, image, cells in answer_lines(path):
+        study = table_id(image, known)
+        if study is None:
+            unknown.append(image)
+        else:
+            rows[study] = cells
+    if unknown:
+        log.warning("%s: %d rows are of no study here, the first %r", path.name, len(unknown), unknown[0])
+    return rows
+
+
+def answer_lines(path: Path) -> Iterator[tuple[int, str, dict[str, str]]]:
+    """Every row of an `answers.csv`: its line, what its column `image` says, and the other cells.
+
+    Raises:
+        BadInput: the table has no column `image`, or is not UTF-8 text.
+    """
+    if not path.is_file():
+        return
     try:
         with path.open(encoding="utf-8-sig", newline="") as handle:
             reader = csv.DictReader(handle)
@@ -189,20 +207,14 @@ def read_answers(path: Path, known: dict[str, tuple[Path, ...]] | None = None) -
                 raise BadInput(msg)
             for raw in reader:
                 row = {k.strip(): (v or "").strip() for k, v in raw.items() if k and not isinstance(v, list)}
-                image = _table_id(row.pop("image"), known)
-                if image is None:
-                    unknown.append(next(iter(raw.values())))
-                else:
-                    rows[image] = row
+                yield reader.line_num, row.pop("image"), row
     except (UnicodeDecodeError, csv.Error) as error:
         msg = f"{path.name} cannot be read as UTF-8 comma-separated text ({error}); save it as 'CSV UTF-8'"
         raise BadInput(msg) from error
-    if unknown:
-        log.warning("%s: %d rows are of no study here, the first %r", path.name, len(unknown), unknown[0])
-    return rows
 
 
-def _table_id(image: str, known: dict[str, tuple[Path, ...]] | None) -> str | None:
+def table_id(image: str, known: Collection[str] | None) -> str | None:
+    """The study that a cell of the column `image` names, also by its file; None where there is none."""
     if known is None or image in known:
         return image
     bare = split_ending(image)[0]

@@ -1,12 +1,19 @@
-"""Readers' labels as viewers ask for them: of each study one row, with its file and its names."""
+"""Readers' labels as viewers ask for them: of each study one row, with its file and its names.
+
+Where several recipes have a label of one study, a viewer that asks for "the" label gets the newest mask; an answer
+about the whole study only where there is no mask, or where it asks for that recipe.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from radloop.recipes.errors import Conflict
 from radloop.recipes.recipe import Recipe
+from radloop.studies.answers import mask_recipes, said
 from radloop.studies.archive import row_info
 from radloop.studies.cases import renumbered, same_ids
 from radloop.studies.files import write_whole, writing
@@ -17,12 +24,11 @@ from radloop.studies.rows import LabelRow
 from radloop.studies.view import View
 
 FINAL, DRAFT = "final", "draft"
+log = logging.getLogger(__name__)
 
 
 class GivenLabels:
     """The labels of the recipes that are served.
-
-    Where several recipes have a label of one study, a viewer that asks for "the" label gets the newest.
 
     Args:
         folder: the studies.
@@ -39,25 +45,35 @@ class GivenLabels:
         names = [recipe] if recipe else [r.name for r in self._recipes]
         return {study for name in names for study in self._ledger.current(name)}
 
+    def shown(self) -> set[str]:
+        """Ids of studies with a current mask; with an answer where no recipe that takes masks is served."""
+        names = [r.name for r in mask_recipes(self._recipes) or self._recipes]
+        return {study for name in names for study in self.studies(name)}
+
     def all(self) -> dict[str, list[LabelRow]]:
-        """The current labels of every study, the newest first; one question a recipe."""
+        """The current labels of every study, masks first, then the newest; one question a recipe."""
         rows = [row for r in self._recipes for row in self._ledger.current(r.name).values()]
         found: dict[str, list[LabelRow]] = {}
-        for row in sorted(rows, key=lambda row: -row.id):
+        for row in sorted(rows, key=_masks_first):
             found.setdefault(row.study, []).append(row)
         return found
 
-    def of(self, study_id: str, tag: str = FINAL, author: str | None = None) -> list[LabelRow]:
-        """One study's current labels of a tag, the newest first, one a recipe; or its drafts, not yet made final.
+    def of(
+        self, study_id: str, tag: str = FINAL, author: str | None = None, recipe: str | None = None
+    ) -> list[LabelRow]:
+        """One study's current labels of a tag, one a recipe, or its drafts, not yet made final.
+
+        Masks come first, then the newest.
 
         Args:
             author: only theirs; for drafts.
+            recipe: only of this one.
         """
         if tag == FINAL:
             rows = [row for r in self._recipes if (row := self._ledger.latest(study_id, r.name))]
         else:
             rows = list({row.recipe: row for row in self._drafts(study_id, author)}.values())
-        return sorted(rows, key=lambda row: -row.id)
+        return sorted((row for row in rows if recipe in (None, row.recipe)), key=_masks_first)
 
     def file(self, row: LabelRow) -> Path:
         """The file of a row, its values the ids of the recipe of now, as `info` names them.
@@ -82,6 +98,10 @@ class GivenLabels:
             write_whole(copy, lambda file: write_mask(file, mask.array[0], mask.affine), row.ext)
         return copy
 
+    def files(self, rows: Sequence[LabelRow]) -> dict[str, Path]:
+        """The files of a study's rows by recipe: of masks the first one's, as viewers get it, and of every answer."""
+        return {row.recipe: self.file(row) for row in rows if row == rows[0] or row.is_answer}
+
     def seen(self) -> dict[str, str]:
         """Study -> name of its file in `labels/final`."""
         return {study_id: file.name for study_id, file in self._view.files()}
@@ -92,8 +112,18 @@ class GivenLabels:
         return {
             "recipe": rows[0].recipe,
             "params": {"label_names": names},
-            "labels": [row_info(row) for row in rows],
+            "labels": [row_info(row) | self._answer(row) for row in rows],
         }
+
+    def _answer(self, row: LabelRow) -> dict[str, Any]:
+        """What an answer says; None where its content is damaged."""
+        if not row.is_answer:
+            return {}
+        try:
+            return {"answer": said(self._ledger.content(row))}
+        except Conflict as error:
+            log.warning("%s", error)
+            return {"answer": None}
 
     def retract(self, study_id: str, tag: str, *, by: str, recipe: str | None = None) -> None:
         """Takes back a study's labels of a tag by one more row each, of one recipe or of all served.
@@ -120,3 +150,7 @@ class GivenLabels:
             and row.id > done.get((row.recipe, row.author), 0)
             and author in (None, row.author)
         ]
+
+
+def _masks_first(row: LabelRow) -> tuple[bool, int]:
+    return row.is_answer, -row.id

@@ -1,5 +1,7 @@
 """Masks that lie in `labels/final` and are not in the ledger become labels of author `import`.
 
+Answers about whole studies have no file there; they come from `answers.csv`, see `radloop.studies.answer_rows`.
+
 What the values of such a file mean:
 
 1. its own names (`.seg.nrrd`);
@@ -30,6 +32,8 @@ from typing import NamedTuple
 
 from radloop.recipes.errors import BadLabel, NoSpace, NotFound, RadloopError
 from radloop.recipes.recipe import Recipe
+from radloop.studies.answer_rows import take_cells
+from radloop.studies.answers import mask_recipes
 from radloop.studies.cases import same_ids
 from radloop.studies.contents import mend
 from radloop.studies.files import writing
@@ -60,16 +64,18 @@ def sync_view(folder: StudiesFolder, ledger: Ledger, recipes: Sequence[Recipe]) 
         recipes: those served, the main one first; or the one asked for first, then all that are known.
 
     Returns:
-        Files that could not be taken in, each left untouched, with the reason.
+        Files, and cells of `answers.csv`, that could not be taken in, each left untouched, with the reason.
 
     Raises:
         NoSpace: the disk is full or read-only.
     """
-    intake = Intake(folder, ledger, recipes)
+    masks = mask_recipes(recipes)
+    intake = Intake(folder, ledger, masks)
     with _one_at_a_time(ledger):
         problems = [Problem(file, reason) for file, reason in mend(ledger, folder.final_dir, intake.view.path)]
         problems += intake.take_all()
-        shown = newest(ledger, recipes)
+        problems += [Problem(file, reason) for file, reason in take_cells(folder, ledger, recipes)]
+        shown = newest(ledger, masks)
         for row in shown.values():
             problems += _attempt(ledger.file(row), partial(intake.view.show, row))
         problems += [Problem(file, reason) for file, reason in intake.view.clear(shown)]
@@ -78,7 +84,7 @@ def sync_view(folder: StudiesFolder, ledger: Ledger, recipes: Sequence[Recipe]) 
 
 def rescue(folder: StudiesFolder, ledger: Ledger, recipes: Sequence[Recipe], study: Study) -> None:
     """Take in a study's files that another program changed, before the view shows something newer."""
-    intake = Intake(folder, ledger, recipes)
+    intake = Intake(folder, ledger, mask_recipes(recipes))
 
     def unknown() -> list[Path]:
         return [file for file in intake.view.of_study(study.id) if not ledger.knows(checksum(file), study.id)]
@@ -101,7 +107,7 @@ def show_newest(folder: StudiesFolder, ledger: Ledger, recipes: Sequence[Recipe]
         NoSpace: the view cannot be written.
     """
     with _one_at_a_time(ledger):
-        rows = [row for recipe in recipes if (row := ledger.latest(study.id, recipe.name))]
+        rows = [row for r in mask_recipes(recipes) if (row := ledger.latest(study.id, r.name)) and not row.is_answer]
         if rows:
             View(folder, ledger).show(max(rows, key=lambda row: row.id))
 
@@ -151,7 +157,7 @@ def keep(
 def newest(ledger: Ledger, recipes: Sequence[Recipe]) -> dict[str, LabelRow]:
     """The newest current label of each study, of whichever of the recipes."""
     rows = [row for recipe in recipes for row in ledger.current(recipe.name).values()]
-    return {row.study: row for row in sorted(rows, key=lambda row: row.id)}
+    return {row.study: row for row in sorted(rows, key=lambda row: row.id) if not row.is_answer}
 
 
 class Intake:
@@ -236,12 +242,12 @@ class Intake:
 
     def _shown(self, study_id: str) -> LabelRow | None:
         """The newest current label of a study, of any recipe ever asked."""
-        recipes = {row.recipe for row in self._ledger.history(study_id)}
+        recipes = {row.recipe for row in self._ledger.history(study_id) if not row.is_answer}
         rows = [row for name in recipes if (row := self._ledger.latest(study_id, name))]
         return max(rows, key=lambda row: row.id, default=None)
 
     def _reuse(self, study_id: str, original: Original) -> None:
-        history = self._ledger.history(study_id)
+        history = [row for row in self._ledger.history(study_id) if not row.is_answer]
         answered = {row.recipe for row in history}
         study = self._studies[study_id]
         for recipe in self._recipes:

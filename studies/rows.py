@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from radloop.recipes.errors import BadInput
 from radloop.studies import tables
+from radloop.studies.answers import ENDING
 
 State = Literal["final", "draft", "held", "revoked"]
 Origin = Literal["reader", "import", "proposal-accepted"]
@@ -59,6 +60,11 @@ class LabelRow:
     state: str
     origin: str
     note: str
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether it answers about the whole study in words, and has no mask."""
+        return self.ext == ENDING
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ class View:
         for study_id, file in _masks(self.path):
             if study_id in shown:
                 continue
-            rows = self.ledger.history(study_id)
+            rows = [row for row in self.ledger.history(study_id) if not row.is_answer]
             retracted = bool(rows) and not any(self.ledger.latest(study_id, name) for name in {r.recipe for r in rows})
             digest = checksum(file) if retracted else ""
             if not self.ledger.knows(digest, study_id):
