@@ -29,7 +29,7 @@ from monailabel.utils.sessions import Sessions
 from radloop.apps.champions import Champions
 from radloop.apps.retrain import Retraining
 from radloop.apps.scratch import sweep
-from radloop.apps.server_process import claim
+from radloop.apps.server_process import claim, server_lifeline
 from radloop.apps.sessions import SafeSessions, asked_image
 from radloop.engine.running import cancel, mark_ended, resumable
 from radloop.infers.segmentation import NOTICE, SegmentationInfer
@@ -78,6 +78,7 @@ class RadloopApp(MONAILabelApp):
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        self._lifeline = server_lifeline()
         self.home = Home.find(studies, conf.get("home"))
         self.recipes = read_recipes(self.home, conf)
         self.folder = StudiesFolder(studies, max(len(r.channels) for r in self.recipes))
@@ -115,10 +116,8 @@ class RadloopApp(MONAILabelApp):
 
     def init_trainers(self) -> dict[str, TrainTask]:
         """One train task a recipe, the main one first: viewers show its progress."""
-        return {
-            r.name: SegmentationTrain(r, self.folder, self.home, self.ledger, self.champions.known)
-            for r in self.recipes
-        }
+        given = (self.folder, self.home, self.ledger, self.champions.known, self._lifeline)
+        return {r.name: SegmentationTrain(r, *given) for r in self.recipes}
 
     def init_strategies(self) -> dict[str, Strategy]:
         """What picks the next study."""
