@@ -21,7 +21,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from radloop.engine.checkpoint import Checkpoint
-from radloop.recipes.errors import Conflict
+from radloop.recipes.errors import Conflict, NoSpace
 from radloop.registry.folders import MANIFEST, numbers
 from radloop.registry.registry import Registry
 from radloop.registry.version import CHALLENGER, INTERRUPTED
@@ -60,7 +60,8 @@ def training(
 ) -> Iterator[Run]:
     """A training in the ledger, and its lock until the block ends; the block itself writes down how it ended.
 
-    Its checkpoint is gone after the block, unless the process was killed.
+    Its checkpoint is gone after the block, unless the process was killed or the disk was full: then a training of the
+    same job goes on from it.
 
     Args:
         request: what is asked for; kept in the ledger as JSON.
@@ -82,8 +83,12 @@ def training(
         run = _resume(home, ledger, recipe, resume) if resume else _begin(home, ledger, recipe, dict(request or {}))
         try:
             yield run
-        finally:
+        except NoSpace:
+            raise
+        except BaseException:
             run.checkpoint.remove()
+            raise
+        run.checkpoint.remove()
     finally:
         os.close(lock)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -230,7 +231,7 @@ def _manifest(sides: _Sides, report: FitReport, verdict: Verdict, asked: dict[st
         "skipped": [{"study": study, "reason": reason} for study, reason in (*report.skipped, *verdict.skipped)],
         "epochs_done": report.epochs,
         "steps": report.steps,
-        "losses": list(report.losses),
+        "losses": [None if math.isnan(loss) else loss for loss in report.losses],  # an epoch of skipped steps has none
         "seconds": {"fit": report.seconds, "measure": verdict.seconds},
         **verdict.shown(),
         "gate": verdict.gate(),

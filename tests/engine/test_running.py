@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from radloop.engine.running import LOST, cancel, is_training, mark_ended, resumable, training, trainings
-from radloop.recipes.errors import Conflict
+from radloop.recipes.errors import Conflict, NoSpace
 from radloop.recipes.recipe import Recipe
 from radloop.registry.registry import Registry
 from radloop.studies import tables
@@ -131,6 +131,22 @@ def test_a_stopped_training_is_cancelled_and_does_not_go_on(tmp_path: Path) -> N
     assert (ledger.last_training("tiny").state, ledger.last_training("tiny").note) == ("cancelled", "stopped")
     assert not (tmp_path / "checkpoints" / "tiny.pt").exists()
     assert mark_ended(home, ledger, ["tiny"]) == []
+
+
+@pytest.mark.parametrize(("error", "kept"), [(NoSpace("cannot write model.pt"), True), (Conflict("no label"), False)])
+def test_only_a_full_disk_leaves_the_checkpoint_of_a_training_that_failed(
+    tmp_path: Path, error: Exception, kept: bool
+) -> None:
+    home = Home(tmp_path)
+
+    def train() -> None:
+        with training(home, Ledger(home), "tiny") as run:
+            run.checkpoint.save(dict)
+            raise error
+
+    with pytest.raises(type(error)):
+        train()
+    assert (tmp_path / "checkpoints" / "tiny.pt").exists() == kept
 
 
 @pytest.mark.parametrize("promoted", [True, False])

@@ -126,3 +126,13 @@ def test_no_label_is_a_conflict(tmp_path: Path, toy_recipe: Recipe) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(Conflict, match="no label on the training side"):
         train_version(StudiesFolder(tmp_path / "empty"), Home(tmp_path / "home"), toy_recipe, epochs=1)
+
+
+def test_an_epoch_of_skipped_steps_is_published_without_a_loss(house: House, toy_recipe: Recipe) -> None:
+    folder, home, _ = house
+    values = toy_recipe.model_dump()
+    wild = Recipe.model_validate(values | {"fit": values["fit"] | {"learning_rate": 1e30}})
+    version = train_version(folder, home, wild, epochs=2, threads=1).version
+    assert version.manifest["losses"][0] > 0
+    assert version.manifest["losses"][1] is None
+    assert version.state == "rejected"
