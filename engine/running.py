@@ -43,13 +43,13 @@ class Run:
 
     Attributes:
         id: in the ledger.
-        last_row: the newest label row that it may learn from, where it goes on after a crash; None: whichever there is.
+        last_row: the newest label row that it may learn from, the same when it goes on after a crash.
         request: what was asked for.
         checkpoint: where it keeps its state.
     """
 
     id: int
-    last_row: int | None
+    last_row: int
     request: Mapping[str, Any]
     checkpoint: Checkpoint
 
@@ -177,8 +177,9 @@ def _checkpoint_file(home: Home, recipe: str) -> Path:
 
 
 def _begin(home: Home, ledger: Ledger, recipe: str, request: dict[str, Any]) -> Run:
-    number = ledger.start_training(recipe, os.getpid(), json.dumps(request))
-    return Run(number, None, request, Checkpoint(_checkpoint_file(home, recipe)))
+    ledger.start_training(recipe, os.getpid(), json.dumps(request))
+    begun = trainings(ledger, recipe)[0]
+    return Run(begun.id, begun.last_row, request, Checkpoint(_checkpoint_file(home, recipe)))
 
 
 def _resume(home: Home, ledger: Ledger, recipe: str, number: int) -> Run:

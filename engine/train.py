@@ -90,7 +90,8 @@ def train_version(
         device: `cpu` or `cuda`.
         progress: called after every step.
         cancelled: asked before every case and step; once true, nothing is published.
-        run: which training of the ledger it is; keeps a checkpoint, and goes on after a crash with the labels of then.
+        run: which training of the ledger it is; says up to which label it learns, keeps a checkpoint, and goes on after
+            a crash.
 
     Raises:
         Conflict: there is no label to train on.
@@ -100,9 +101,8 @@ def train_version(
     """
     registry, ledger = Registry(home), Ledger(home)
     champion = None if fold else registry.champion(recipe.name)
-    until = run.last_row if run else None
-    last_row = until or ledger.last_row()  # before the cases are read: what comes meanwhile is new to the next version
-    sides = _sides(studies, ledger, recipe, only, fold, champion, until)
+    last_row = run.last_row if run else ledger.last_row()  # what comes from now on is new to the next version
+    sides = _sides(studies, ledger, recipe, only, fold, champion, last_row)
     started_from = _to_start_from(registry, ledger, champion, recipe)
     staged = registry.stage(recipe)
     try:
@@ -150,7 +150,7 @@ def _sides(
     only: Collection[str] | None,
     fold: tuple[int, int] | None,
     champion: Version | None,
-    until: int | None,
+    until: int,
 ) -> _Sides:
     """Cases to learn from and to measure on."""
     cases = labelled_cases(studies, ledger, recipe, SIDES, until=until)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from radloop.engine.checkpoint import Checkpoint
 from radloop.engine.fit import Cancelled
+from radloop.engine.running import training
 from radloop.engine.train import train_version
 from radloop.recipes.errors import BadInput, Conflict
 from radloop.recipes.recipe import Recipe
@@ -136,3 +139,20 @@ def test_an_epoch_of_skipped_steps_is_published_without_a_loss(house: House, toy
     assert version.manifest["losses"][0] > 0
     assert version.manifest["losses"][1] is None
     assert version.state == "rejected"
+
+
+def test_a_label_that_comes_while_a_training_starts_is_left_to_the_next(
+    house: House, toy_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, home, ledger = house
+    monkeypatch.setenv("RADLOOP_CHECKPOINT_SECONDS", "0")
+    case = labelled_cases(folder, ledger, toy_recipe)[0]
+    with training(home, ledger, "toy") as run:
+        ledger.add(case.study, case.patient, "toy", "ann", case.label, ".nii.gz", ("bright", "dark"))
+        with pytest.raises(Cancelled):
+            train_version(folder, home, toy_recipe, epochs=2, threads=1, run=run, cancelled=run.checkpoint.path.exists)
+        needed = Checkpoint(run.checkpoint.path, needed=True)
+        resumed = replace(run, checkpoint=needed)  # as the next server does
+        outcome = train_version(folder, home, toy_recipe, epochs=2, threads=1, run=resumed)
+        assert outcome.version.manifest["last_row"] == run.last_row
+        assert case.row in outcome.version.manifest["labels"]
