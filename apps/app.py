@@ -279,9 +279,10 @@ class RadloopApp(MONAILabelApp):
                 logger.info("training %d of %s goes on from its checkpoint", lost.id, recipe.name)
                 background.run_background_task({"model": recipe.name, "resume": lost.id}, "train")
 
-    def stopped(self, recipe: str) -> None:
-        """Called after MONAI Label killed the training of a recipe because somebody asked."""
-        cancel(self.home, self.ledger, recipe, "stopped by a client")
+    def stopped(self, request: Mapping[str, Any], pid: int) -> None:
+        """Called after MONAI Label killed the process of a training because somebody asked."""
+        resume = int(request.get("resume") or 0)
+        cancel(self.home, self.ledger, str(request.get("model")), "stopped by a client", pid, resume)
 
     def _warm_up(self) -> None:
         """Loads what the first click would wait for: the registry, ITK and the serving weights."""

@@ -71,8 +71,7 @@ def training(
         Conflict: the recipe is being trained, or the one to resume cannot go on.
         NoSpace: the disk is full or read-only.
     """
-    with writing(_lock_file(home, recipe).name):
-        lock = os.open(_lock_file(home, recipe), os.O_RDWR | os.O_CREAT, 0o600)
+    lock = _open_lock(home, recipe)
     try:
         if not _lock(lock, LOOK_FOR):
             last = ledger.last_training(recipe)
@@ -102,22 +101,25 @@ def resumable(home: Home, ledger: Ledger, recipe: str) -> Training | None:
     return last if asked.get("by") == "server" and asked.get("resumed", 0) < MOST_RESUMED else None
 
 
-def cancel(home: Home, ledger: Ledger, recipe: str, note: str, seconds: float = 5.0) -> None:
-    """Called after a training's process was killed because somebody asked: marks it as cancelled.
+def cancel(home: Home, ledger: Ledger, recipe: str, note: str, pid: int, resume: int = 0, seconds: float = 5.0) -> None:
+    """Called after a training's process was killed because somebody asked: marks it as cancelled, however far it was.
 
     Args:
+        pid: of the process that was killed.
+        resume: the training that it was to go on with; 0 for a new one.
         seconds: to wait for the process to be gone.
     """
+    lock = _open_lock(home, recipe)
     try:
-        lock = os.open(_lock_file(home, recipe), os.O_RDWR)
-    except FileNotFoundError:
-        return
-    try:
-        if _lock(lock, seconds):
-            for one in trainings(ledger, recipe):
-                if one.state == "running":
-                    ledger.finish_training(one.id, "cancelled", note)
-                    _checkpoint_file(home, recipe).unlink(missing_ok=True)
+        if not _lock(lock, seconds):
+            return
+        last = ledger.last_training(recipe)
+        if last is None or (last.id != resume and (last.pid, last.host) != (pid, socket.gethostname())):
+            # killed before it was written down: the rule for retraining must know that somebody stopped it
+            ledger.finish_training(ledger.start_training(recipe, pid, '{"by": "server"}'), "cancelled", note)
+        elif last.state == "running" or (last.state == "failed" and last.note == LOST):
+            ledger.finish_training(last.id, "cancelled", note)
+            _checkpoint_file(home, recipe).unlink(missing_ok=True)
     finally:
         os.close(lock)
 
@@ -157,6 +159,12 @@ def trainings(ledger: Ledger, recipe: str) -> list[Training]:
 
 def _lock_file(home: Home, recipe: str) -> Path:
     return home.path / f"train-{recipe}.lock"
+
+
+def _open_lock(home: Home, recipe: str) -> int:
+    file = _lock_file(home, recipe)
+    with writing(file.name):
+        return os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
 
 
 def _lock(file: int, seconds: float) -> bool:

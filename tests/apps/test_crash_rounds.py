@@ -132,6 +132,14 @@ def test_a_training_stopped_by_a_client_is_cancelled(house: House) -> None:
     assert [t.state for t in trainings(house.ledger, "tiny")] == ["cancelled"]
 
 
+def test_a_training_stopped_by_a_client_while_it_imports_is_cancelled(house: House) -> None:
+    assert house.server.post("/train/tiny", json={}).status_code == 200
+    house.until(lambda: house.server.get("/train/").json()["status"] == "RUNNING")
+    assert house.server.delete("/train/").status_code == 200
+    house.until(lambda: house.last is not None and house.last.state == "cancelled", 10)
+    assert "stopped by a client" in house.last.note
+
+
 def test_the_same_command_goes_on_where_it_was_killed(house: House) -> None:
     house.server.stop()
     command = [sys.executable, "-m", "radloop.apps.cli", "--home", str(house.home.path), "train", "tiny"]
