@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from radloop.engine.running import is_training, trainings
+from radloop.engine.running import is_training, learns_all, trainings
 from radloop.recipes.recipe import Recipe
 from radloop.studies.cases import labelled_cases
 from radloop.studies.folder import StudiesFolder
@@ -64,6 +64,7 @@ class Retraining:
 
     def _due(self, recipe: Recipe, before: Sequence[Training]) -> bool:
         current = self._ledger.current(recipe.name)
+        before = [one for one in before if learns_all(one)]  # what others learned is not what serves next
         counted = next((t.last_row for t in before if t.state in ("done", "running")), 0)
         retracted = self._ledger.last_retraction(recipe.name)
         wanted = 0 < recipe.gate.retrain_after <= sum(row.id > counted for row in current.values())

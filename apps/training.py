@@ -38,7 +38,14 @@ def train_with_bar(
     from radloop.engine.cores import training_cores
     from radloop.engine.train import train_version
 
-    asked = {"by": "command", "epochs": epochs, "minutes": minutes, "seed": seed, "fold": list(fold) if fold else None}
+    asked = {
+        "by": "command",
+        "epochs": epochs,
+        "minutes": minutes,
+        "seed": seed,
+        "fold": list(fold) if fold else None,
+        "only": None if only is None else sorted(only),
+    }
     with _in_ledger(home, recipe.name, asked) as run, bar(100, f"train {recipe.name}", "%") as shown:
 
         def follow(progress: Progress) -> None:

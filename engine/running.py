@@ -157,6 +157,12 @@ def trainings(ledger: Ledger, recipe: str) -> list[Training]:
         return [Training(**row._mapping) for row in connection.execute(query)]
 
 
+def learns_all(training: Training) -> bool:
+    """Whether a training is of every label: of no fold, and not of some images alone."""
+    asked = _asked(training)
+    return asked.get("fold") is None and asked.get("only") is None
+
+
 def _lock_file(home: Home, recipe: str) -> Path:
     return home.path / f"train-{recipe}.lock"
 
