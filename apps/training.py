@@ -87,7 +87,7 @@ def say_outcome(outcome: TrainOutcome) -> None:
     if outcome.decision is None:
         say("gate      not asked: a version of a fold never serves")
     else:
-        say(f"gate      {outcome.decision.reason}")
+        say(f"gate      {version.reason or outcome.decision.reason}")
 
 
 @contextmanager

@@ -17,11 +17,11 @@ from radloop.engine.running import Run
 from radloop.engine.verdict import HeldOut, Verdict, opponents
 from radloop.evaluation.gate_rule import Decision
 from radloop.networks.topology import topology
-from radloop.recipes.errors import BadInput, Conflict
+from radloop.recipes.errors import BadInput, Conflict, RadloopError
 from radloop.recipes.recipe import Recipe
 from radloop.registry.folders import WEIGHTS
 from radloop.registry.lineage import tainted
-from radloop.registry.registry import Registry
+from radloop.registry.registry import Overtaken, Registry
 from radloop.registry.version import CHALLENGER, FOLD, Version
 from radloop.studies.cases import Case, labelled_cases
 from radloop.studies.folder import StudiesFolder
@@ -94,7 +94,7 @@ def train_version(
             a crash.
 
     Raises:
-        Conflict: there is no label to train on.
+        Conflict: there is no label to train on, or the version was published and the gate's word not carried out.
         Cancelled: `cancelled` said so.
         BadInput: no label can be read, or the budget or fold is not usable.
         NoSpace: a disk is full.
@@ -209,17 +209,23 @@ def _settle(registry: Registry, version: Version, decision: Decision | None, ove
     """Promote, reject or hold for a person, as the gate decided; a fold stays as it is.
 
     It is promoted only over the champion that it was judged against; after a rollback meanwhile it waits for a person.
+
+    Raises:
+        Conflict: that could not be written down; the message names the version.
     """
     if decision is None:
         return version
     logger.info("%s version %d: %s", version.recipe, version.number, decision.reason)
-    if decision.serves:
+    try:
+        if not decision.serves:
+            return (registry.hold if decision.held else registry.reject)(version, decision.reason)
         try:
             return registry.promote(version, over)
-        except Conflict as error:
-            logger.warning("%s version %d waits for a person: %s", version.recipe, version.number, error)
-            return version
-    return (registry.hold if decision.held else registry.reject)(version, decision.reason)
+        except Overtaken as error:
+            return registry.hold(version, str(error))
+    except RadloopError as error:
+        msg = f"version {version.number} was published, but the gate's word could not be carried out: {error}"
+        raise Conflict(msg) from error
 
 
 def _manifest(sides: _Sides, report: FitReport, verdict: Verdict, asked: dict[str, Any]) -> dict[str, Any]:

@@ -128,7 +128,8 @@ class SegmentationTrain(TrainTask):
                 self._ledger.finish_training(run.id, "failed", reason)
             report.end("failed", reason=reason)
             raise
-        version, reason = outcome.version, outcome.decision.reason if outcome.decision else ""
+        version = outcome.version
+        reason = version.reason or (outcome.decision.reason if outcome.decision else "")
         self._ledger.finish_training(run.id, "done", f"version {version.number}: {version.state}")
         report.end(version.state, reason=reason, version=version.number)
         return {"version": version.number, "state": version.state, "reason": reason}
