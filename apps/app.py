@@ -36,7 +36,7 @@ from radloop.infers.segmentation import NOTICE, SegmentationInfer
 from radloop.recipes.errors import BadInput, NotFound, RadloopError, closest
 from radloop.recipes.load import load_recipe
 from radloop.recipes.recipe import Recipe
-from radloop.registry.lineage import tainted
+from radloop.registry.lineage import used_retracted
 from radloop.strategies.batch import SerialBatch
 from radloop.strategies.random_draw import RandomDraw
 from radloop.strategies.scoring import DiceScoring
@@ -90,7 +90,7 @@ class RadloopApp(MONAILabelApp):
             self.ledger,
             lambda name: bool(self.champions.known(name)),
             self._start_training,
-            self._champion_tainted,
+            self._champion_used_retracted,
         )
         super().__init__(
             app_dir,
@@ -233,10 +233,10 @@ class RadloopApp(MONAILabelApp):
     def _champion_found(self, recipe: Recipe, study: str) -> bool:
         return bool(self._infers[recipe.name].finds_something(study))
 
-    def _champion_tainted(self, recipe: str) -> bool:
+    def _champion_used_retracted(self, recipe: str) -> bool:
         version = self.champions.known(recipe)
-        known = tainted(self.champions.registry(), self.ledger, recipe)
-        return version is not None and version.number in {one.number for one in known}
+        used = used_retracted(self.champions.registry(), self.ledger, recipe)
+        return version is not None and version.number in {one.number for one in used}
 
     def _held_out_needed(self, recipe: str) -> int:
         """How many more held-out patients the gate asked for when it judged a recipe last."""
