@@ -29,14 +29,14 @@ from monailabel.utils.sessions import Sessions
 from radloop.apps.champions import Champions
 from radloop.apps.retrain import Retraining
 from radloop.apps.scratch import sweep, sweep_leftovers
-from radloop.apps.server_process import claim
+from radloop.apps.server_process import claim, server_lifeline
 from radloop.apps.sessions import SafeSessions, asked_image
 from radloop.engine.running import cancel, mark_ended, resumable
 from radloop.infers.segmentation import NOTICE, SegmentationInfer
 from radloop.recipes.errors import BadInput, NotFound, RadloopError, closest
 from radloop.recipes.load import load_recipe
 from radloop.recipes.recipe import Recipe
-from radloop.registry.lineage import tainted
+from radloop.registry.lineage import used_retracted
 from radloop.strategies.batch import SerialBatch
 from radloop.strategies.random_draw import RandomDraw
 from radloop.strategies.scoring import DiceScoring
@@ -79,6 +79,7 @@ class RadloopApp(MONAILabelApp):
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        self._lifeline = server_lifeline()
         self.home = Home.find(studies, conf.get("home"))
         self.recipes = read_recipes(self.home, conf)
         self.folder = StudiesFolder(studies, max(len(r.channels) for r in self.recipes))
@@ -90,7 +91,7 @@ class RadloopApp(MONAILabelApp):
             self.ledger,
             lambda name: bool(self.champions.known(name)),
             self._start_training,
-            self._champion_tainted,
+            self._champion_used_retracted,
         )
         super().__init__(
             app_dir,
@@ -116,10 +117,8 @@ class RadloopApp(MONAILabelApp):
 
     def init_trainers(self) -> dict[str, TrainTask]:
         """One train task a recipe, the main one first: viewers show its progress."""
-        return {
-            r.name: SegmentationTrain(r, self.folder, self.home, self.ledger, self.champions.known)
-            for r in self.recipes
-        }
+        given = (self.folder, self.home, self.ledger, self.champions.known, self._lifeline)
+        return {r.name: SegmentationTrain(r, *given) for r in self.recipes}
 
     def init_strategies(self) -> dict[str, Strategy]:
         """What picks the next study."""
@@ -235,10 +234,10 @@ class RadloopApp(MONAILabelApp):
     def _champion_found(self, recipe: Recipe, study: str) -> bool:
         return bool(self._infers[recipe.name].finds_something(study))
 
-    def _champion_tainted(self, recipe: str) -> bool:
+    def _champion_used_retracted(self, recipe: str) -> bool:
         version = self.champions.known(recipe)
-        known = tainted(self.champions.registry(), self.ledger, recipe)
-        return version is not None and version.number in {one.number for one in known}
+        used = used_retracted(self.champions.registry(), self.ledger, recipe)
+        return version is not None and version.number in {one.number for one in used}
 
     def _held_out_needed(self, recipe: str) -> int:
         """How many more held-out patients the gate asked for when it judged a recipe last."""
@@ -284,9 +283,10 @@ class RadloopApp(MONAILabelApp):
                 logger.info("training %d of %s goes on from its checkpoint", lost.id, recipe.name)
                 background.run_background_task({"model": recipe.name, "resume": lost.id}, "train")
 
-    def stopped(self, recipe: str) -> None:
-        """Called after MONAI Label killed the training of a recipe because somebody asked."""
-        cancel(self.home, self.ledger, recipe, "stopped by a client")
+    def stopped(self, request: Mapping[str, Any], pid: int) -> None:
+        """Called after MONAI Label killed the process of a training because somebody asked."""
+        resume = int(request.get("resume") or 0)
+        cancel(self.home, self.ledger, str(request.get("model")), "stopped by a client", pid, resume)
 
     def _warm_up(self) -> None:
         """Loads what the first click would wait for: the registry, ITK and the serving weights."""

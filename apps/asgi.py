@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from monailabel.app import app as host
@@ -98,19 +99,20 @@ async def _serve(scope: Scope, body: Body, send: Send, call: Call, name: str, qu
         scope = guard.with_query(scope, image=_checked_name(files))
     asked_image.set(scope["radloop.image"])  # this thread's loop is for this request alone
     asked_recipe.set(query.get("recipe", ""))
-    stops = _running() if scope["path"] == "/train/" and scope["method"] == "DELETE" else ""
+    stops = _running() if scope["path"] == "/train/" and scope["method"] == "DELETE" else None
     try:
         await host(scope, body.replay(), send)
     finally:
         instance.datastore().finish_reply()
-    if stops:
-        instance.stopped(stops)
+        if stops:
+            instance.stopped(*stops)
 
 
-def _running() -> str:
-    """The recipe whose training MONAI Label would stop, as `stop_background_task` chooses it."""
-    number = next(iter(background.processes("train")), None)
-    return next((str(t["request"].get("model")) for t in background.tasks("train") if t["id"] == number), "")
+def _running() -> tuple[dict[str, Any], int] | None:
+    """What was asked of the training that MONAI Label would stop, as `stop_background_task` chooses it, and its pid."""
+    for number, process in list(background.processes("train").items())[:1]:
+        return next(((t["request"], process.pid) for t in background.tasks("train") if t["id"] == number), None)
+    return None
 
 
 def _check_state(scope: Scope, name: str, query: dict[str, str], instance: object, files: list[str]) -> None:

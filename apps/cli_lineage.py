@@ -198,7 +198,7 @@ def _how(use: Use) -> str:
 
 
 def revoke(options: argparse.Namespace) -> int:
-    """Takes labels back, makes `labels/final` follow, says which versions learned from them, and trains if asked."""
+    """Takes labels back, makes `labels/final` follow, says which versions used them, and trains if asked."""
     from radloop.registry.lineage import uses
     from radloop.registry.registry import Registry
     from radloop.studies.ledger import Ledger
@@ -217,8 +217,9 @@ def revoke(options: argparse.Namespace) -> int:
     found = uses(Registry(home), [row.parent for row in rows if row.parent])
     if rows:
         _say_uses(found)
-    for name in sorted({use.version.recipe for use in found if use.learned and use.version.serves}):
-        _follow_up(options, home, name)
+    for use in found:
+        if use.version.serves:
+            _follow_up(options, home, use)
     return 0
 
 
@@ -236,19 +237,25 @@ def _say_uses(found: list[Use]) -> None:
     table(header, lines)
 
 
-def _follow_up(options: argparse.Namespace, home: Home, recipe: str) -> None:
-    """What follows where the version that serves has learned from labels taken back."""
+def _follow_up(options: argparse.Namespace, home: Home, use: Use) -> None:
+    """What follows where the version that serves has learned from labels taken back, or was judged on them."""
     from radloop.apps.server_process import is_serving
 
-    what = f"the version of {recipe} that serves has learned from them"
+    recipe = use.version.recipe
+    used, again, how = (
+        ("has learned from", "anew", "from other weights")
+        if use.learned
+        else ("was judged on", "once more", "and the gate judges on the labels that are left")
+    )
+    what = f"the version of {recipe} that serves {used} them"
     if not options.train:
         when = "the running server" if is_serving(home) else "the next `radloop serve`"
         now = "" if is_serving(home) else f", or now: radloop train {recipe}"
-        say(f"{what}; {when} trains anew by itself, from other weights{now}")
+        say(f"{what}; {when} trains {again} by itself, {how}{now}")
         return
     from radloop.apps.training import say_outcome, train_with_bar
     from radloop.recipes.load import load_recipe
 
-    say(f"{what}; training anew, from other weights")
+    say(f"{what}; training {again}, {how}")
     asked = load_recipe(recipe, home.path)
     say_outcome(train_with_bar(open_folder(options.studies, len(asked.channels)), home, asked))

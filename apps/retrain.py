@@ -1,5 +1,5 @@
 """Trainings that start by themselves: after so many new labels, or when the serving version learned from labels that
-were retracted since; never two at once, after a failure not at once."""
+were retracted since, or was judged on them; never two at once, after a failure not at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from radloop.engine.running import is_training, trainings
+from radloop.engine.running import is_training, learns_all, trainings
 from radloop.recipes.recipe import Recipe
 from radloop.studies.cases import labelled_cases
 from radloop.studies.folder import StudiesFolder
@@ -29,7 +29,8 @@ class Retraining:
         ledger: labels and trainings.
         serves: whether a version of a recipe serves.
         start: starts a training of a recipe.
-        tainted: whether the version that serves learned from labels that were retracted since.
+        used_retracted: whether the version that serves learned from labels that were retracted since, or was judged on
+            them.
     """
 
     def __init__(
@@ -39,10 +40,10 @@ class Retraining:
         ledger: Ledger,
         serves: Callable[[str], bool],
         start: Callable[[str], Any],
-        tainted: Callable[[str], bool] = lambda _: False,
+        used_retracted: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._folder, self._home, self._ledger = folder, home, ledger
-        self._serves, self._start, self._tainted = serves, start, tainted
+        self._serves, self._start, self._used_retracted = serves, start, used_retracted
         self._lock = threading.Lock()
         self._tried: dict[str, tuple[int, float]] = {}
 
@@ -64,10 +65,11 @@ class Retraining:
 
     def _due(self, recipe: Recipe, before: Sequence[Training]) -> bool:
         current = self._ledger.current(recipe.name)
+        before = [one for one in before if learns_all(one)]  # what others learned is not what serves next
         counted = next((t.last_row for t in before if t.state in ("done", "running")), 0)
         retracted = self._ledger.last_retraction(recipe.name)
         wanted = 0 < recipe.gate.retrain_after <= sum(row.id > counted for row in current.values())
-        if not wanted and not (retracted > counted and self._tainted(recipe.name)):
+        if not wanted and not (retracted > counted and self._used_retracted(recipe.name)):
             return False
         newest = max([retracted, *(row.id for row in current.values())])
         if is_training(self._home, self._ledger, recipe.name) or not _rested(before, newest):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import signal
 import socket
@@ -27,6 +28,8 @@ STOPS_WITHIN = 10.0
 
 PARENT = "RADLOOP_SERVED_BY"
 """Environment variable with the process id of `radloop serve`, for the server that belongs to it."""
+SERVER = "RADLOOP_SERVER"
+"""Environment variable with the process id of the server, for its trainings and batch jobs."""
 
 
 class ServerFailed(RadloopError):
@@ -129,7 +132,7 @@ class ServerProcess:
         try:
             return subprocess.Popen(
                 command,
-                env={**self._env, PARENT: str(os.getpid())},
+                env={**self._env, PARENT: str(os.getpid()), SERVER: ""},
                 cwd=self.home.path,  # MONAI Label reads a `.env` of its working directory: never the user's
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -210,9 +213,17 @@ def claim(home: Home) -> None:
     started_by = os.environ.get(PARENT)
     if started_by and _holder(home) == os.getpid() and _claimed < 0:
         Lifeline(int(started_by))
+    os.environ[SERVER] = str(os.getpid())
 
 
 _claimed = -1  # the lock, held for as long as the process lives
+
+
+@functools.cache
+def server_lifeline() -> Lifeline | None:
+    """In a training or batch job of a server, what ends it with that server; None in any other process."""
+    server = os.environ.get(SERVER, "")
+    return Lifeline(int(server)) if server.isdecimal() and int(server) != os.getpid() else None
 
 
 def _holder(home: Home) -> int:

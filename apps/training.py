@@ -41,7 +41,14 @@ def train_with_bar(
     from radloop.engine.cores import training_cores
     from radloop.engine.train import train_version
 
-    asked = {"by": "command", "epochs": epochs, "minutes": minutes, "seed": seed, "fold": list(fold) if fold else None}
+    asked = {
+        "by": "command",
+        "epochs": epochs,
+        "minutes": minutes,
+        "seed": seed,
+        "fold": list(fold) if fold else None,
+        "only": None if only is None else sorted(only),
+    }
     with _in_ledger(home, recipe.name, asked) as run, bar(100, f"train {recipe.name}", "%") as shown:
 
         def follow(progress: Progress) -> None:
@@ -83,7 +90,7 @@ def say_outcome(outcome: TrainOutcome) -> None:
     if outcome.decision is None:
         say("gate      not asked: a version of a fold never serves")
     else:
-        say(f"gate      {outcome.decision.reason}")
+        say(f"gate      {version.reason or outcome.decision.reason}")
 
 
 @contextmanager

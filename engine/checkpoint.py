@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
+from radloop.engine.weights import save_tensors
 from radloop.recipes.errors import Conflict, NoSpace
-from radloop.studies.files import write_whole, writing
+from radloop.studies.files import writing
 
 logger = logging.getLogger(__name__)
 
@@ -75,13 +76,12 @@ class Checkpoint:
         return time.monotonic() >= (self._begun + self._every if last else self._next)
 
     def save(self, state: Callable[[], dict[str, Any]]) -> None:
-        """Replace the checkpoint; a training goes on where that fails."""
+        """Replace the checkpoint; on a full disk the one before stays, and the training goes on."""
         begun = time.monotonic()
         try:
             with writing(self.path.name):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-            content = {"job": self._job, "state": state()}
-            write_whole(self.path, lambda file: torch.save(content, file), ending=".pt")
+            save_tensors({"job": self._job, "state": state()}, self.path)
         except NoSpace as error:
             logger.warning("no checkpoint of the training: %s", error)
         took = time.monotonic() - begun

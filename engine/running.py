@@ -21,7 +21,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from radloop.engine.checkpoint import Checkpoint
-from radloop.recipes.errors import Conflict
+from radloop.recipes.errors import Conflict, NoSpace
 from radloop.registry.folders import MANIFEST, numbers
 from radloop.registry.registry import Registry
 from radloop.registry.version import CHALLENGER, INTERRUPTED
@@ -43,13 +43,13 @@ class Run:
 
     Attributes:
         id: in the ledger.
-        last_row: the newest label row that it may learn from, where it goes on after a crash; None: whichever there is.
+        last_row: the newest label row that it may learn from, the same when it goes on after a crash.
         request: what was asked for.
         checkpoint: where it keeps its state.
     """
 
     id: int
-    last_row: int | None
+    last_row: int
     request: Mapping[str, Any]
     checkpoint: Checkpoint
 
@@ -60,7 +60,8 @@ def training(
 ) -> Iterator[Run]:
     """A training in the ledger, and its lock until the block ends; the block itself writes down how it ended.
 
-    Its checkpoint is gone after the block, unless the process was killed.
+    Its checkpoint is gone after the block, unless the process was killed or the disk was full: then a training of the
+    same job goes on from it.
 
     Args:
         request: what is asked for; kept in the ledger as JSON.
@@ -70,8 +71,7 @@ def training(
         Conflict: the recipe is being trained, or the one to resume cannot go on.
         NoSpace: the disk is full or read-only.
     """
-    with writing(_lock_file(home, recipe).name):
-        lock = os.open(_lock_file(home, recipe), os.O_RDWR | os.O_CREAT, 0o600)
+    lock = _open_lock(home, recipe)
     try:
         if not _lock(lock, LOOK_FOR):
             last = ledger.last_training(recipe)
@@ -82,8 +82,12 @@ def training(
         run = _resume(home, ledger, recipe, resume) if resume else _begin(home, ledger, recipe, dict(request or {}))
         try:
             yield run
-        finally:
+        except NoSpace:
+            raise
+        except BaseException:
             run.checkpoint.remove()
+            raise
+        run.checkpoint.remove()
     finally:
         os.close(lock)
 
@@ -97,22 +101,25 @@ def resumable(home: Home, ledger: Ledger, recipe: str) -> Training | None:
     return last if asked.get("by") == "server" and asked.get("resumed", 0) < MOST_RESUMED else None
 
 
-def cancel(home: Home, ledger: Ledger, recipe: str, note: str, seconds: float = 5.0) -> None:
-    """Called after a training's process was killed because somebody asked: marks it as cancelled.
+def cancel(home: Home, ledger: Ledger, recipe: str, note: str, pid: int, resume: int = 0, seconds: float = 5.0) -> None:
+    """Called after a training's process was killed because somebody asked: marks it as cancelled, however far it was.
 
     Args:
+        pid: of the process that was killed.
+        resume: the training that it was to go on with; 0 for a new one.
         seconds: to wait for the process to be gone.
     """
+    lock = _open_lock(home, recipe)
     try:
-        lock = os.open(_lock_file(home, recipe), os.O_RDWR)
-    except FileNotFoundError:
-        return
-    try:
-        if _lock(lock, seconds):
-            for one in trainings(ledger, recipe):
-                if one.state == "running":
-                    ledger.finish_training(one.id, "cancelled", note)
-                    _checkpoint_file(home, recipe).unlink(missing_ok=True)
+        if not _lock(lock, seconds):
+            return
+        last = ledger.last_training(recipe)
+        if last is None or (last.id != resume and (last.pid, last.host) != (pid, socket.gethostname())):
+            # killed before it was written down: the rule for retraining must know that somebody stopped it
+            ledger.finish_training(ledger.start_training(recipe, pid, '{"by": "server"}'), "cancelled", note)
+        elif last.state == "running" or (last.state == "failed" and last.note == LOST):
+            ledger.finish_training(last.id, "cancelled", note)
+            _checkpoint_file(home, recipe).unlink(missing_ok=True)
     finally:
         os.close(lock)
 
@@ -150,8 +157,20 @@ def trainings(ledger: Ledger, recipe: str) -> list[Training]:
         return [Training(**row._mapping) for row in connection.execute(query)]
 
 
+def learns_all(training: Training) -> bool:
+    """Whether a training is of every label: of no fold, and not of some images alone."""
+    asked = _asked(training)
+    return asked.get("fold") is None and asked.get("only") is None
+
+
 def _lock_file(home: Home, recipe: str) -> Path:
     return home.path / f"train-{recipe}.lock"
+
+
+def _open_lock(home: Home, recipe: str) -> int:
+    file = _lock_file(home, recipe)
+    with writing(file.name):
+        return os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
 
 
 def _lock(file: int, seconds: float) -> bool:
@@ -172,8 +191,9 @@ def _checkpoint_file(home: Home, recipe: str) -> Path:
 
 
 def _begin(home: Home, ledger: Ledger, recipe: str, request: dict[str, Any]) -> Run:
-    number = ledger.start_training(recipe, os.getpid(), json.dumps(request))
-    return Run(number, None, request, Checkpoint(_checkpoint_file(home, recipe)))
+    ledger.start_training(recipe, os.getpid(), json.dumps(request))
+    begun = trainings(ledger, recipe)[0]
+    return Run(begun.id, begun.last_row, request, Checkpoint(_checkpoint_file(home, recipe)))
 
 
 def _resume(home: Home, ledger: Ledger, recipe: str, number: int) -> Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,11 @@ from radloop.engine.running import Run
 from radloop.engine.verdict import HeldOut, Verdict, levels, opponents
 from radloop.evaluation.gate_rule import Decision
 from radloop.networks.topology import topology
-from radloop.recipes.errors import BadInput, Conflict
+from radloop.recipes.errors import BadInput, Conflict, RadloopError
 from radloop.recipes.recipe import Recipe
 from radloop.registry.folders import WEIGHTS
 from radloop.registry.lineage import made_by, tainted
-from radloop.registry.registry import Registry
+from radloop.registry.registry import Overtaken, Registry
 from radloop.registry.version import CHALLENGER, FOLD, Version
 from radloop.studies.cases import Case, labelled_cases
 from radloop.studies.folder import StudiesFolder
@@ -90,19 +91,19 @@ def train_version(
         device: `cpu` or `cuda`.
         progress: called after every step.
         cancelled: asked before every case and step; once true, nothing is published.
-        run: which training of the ledger it is; keeps a checkpoint, and goes on after a crash with the labels of then.
+        run: which training of the ledger it is; says up to which label it learns, keeps a checkpoint, and goes on after
+            a crash.
 
     Raises:
-        Conflict: there is no label to train on.
+        Conflict: there is no label to train on, or the version was published and the gate's word not carried out.
         Cancelled: `cancelled` said so.
         BadInput: no label can be read, or the budget or fold is not usable.
         NoSpace: a disk is full.
     """
     registry, ledger = Registry(home), Ledger(home)
     champion = None if fold else registry.champion(recipe.name)
-    until = run.last_row if run else None
-    last_row = until or ledger.last_row()  # before the cases are read: what comes meanwhile is new to the next version
-    sides = _sides(studies, ledger, recipe, only, fold, champion, until)
+    last_row = run.last_row if run else ledger.last_row()  # what comes from now on is new to the next version
+    sides = _sides(studies, ledger, recipe, only, fold, champion, last_row)
     started_from = _to_start_from(registry, ledger, champion, recipe)
     weights_of = None if started_from else _weights_of(registry, ledger, recipe)
     staged = registry.stage(recipe)
@@ -152,7 +153,7 @@ def _sides(
     only: Collection[str] | None,
     fold: tuple[int, int] | None,
     champion: Version | None,
-    until: int | None,
+    until: int,
 ) -> _Sides:
     """Cases to learn from and to measure on."""
     cases = labelled_cases(studies, ledger, recipe, SIDES, until=until)
@@ -235,17 +236,23 @@ def _settle(registry: Registry, version: Version, decision: Decision | None, ove
     """Promote, reject or hold for a person, as the gate decided; a fold stays as it is.
 
     It is promoted only over the champion that it was judged against; after a rollback meanwhile it waits for a person.
+
+    Raises:
+        Conflict: that could not be written down; the message names the version.
     """
     if decision is None:
         return version
     logger.info("%s version %d: %s", version.recipe, version.number, decision.reason)
-    if decision.serves:
+    try:
+        if not decision.serves:
+            return (registry.hold if decision.held else registry.reject)(version, decision.reason)
         try:
             return registry.promote(version, over)
-        except Conflict as error:
-            logger.warning("%s version %d waits for a person: %s", version.recipe, version.number, error)
-            return version
-    return (registry.hold if decision.held else registry.reject)(version, decision.reason)
+        except Overtaken as error:
+            return registry.hold(version, str(error))
+    except RadloopError as error:
+        msg = f"version {version.number} was published, but the gate's word could not be carried out: {error}"
+        raise Conflict(msg) from error
 
 
 def _manifest(sides: _Sides, report: FitReport, verdict: Verdict, asked: dict[str, Any]) -> dict[str, Any]:
@@ -257,7 +264,7 @@ def _manifest(sides: _Sides, report: FitReport, verdict: Verdict, asked: dict[st
         "skipped": [{"study": study, "reason": reason} for study, reason in (*report.skipped, *verdict.skipped)],
         "epochs_done": report.epochs,
         "steps": report.steps,
-        "losses": list(report.losses),
+        "losses": [None if math.isnan(loss) else loss for loss in report.losses],  # an epoch of skipped steps has none
         "seconds": {"fit": report.seconds, "measure": verdict.seconds},
         **verdict.shown(),
         "gate": verdict.gate(),

@@ -47,7 +47,27 @@ def save_weights(network: nn.Module, path: Path) -> None:
         NoSpace: the disk is full or read-only.
     """
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
-    write_whole(path, lambda temporary: torch.save({"state_dict": state}, temporary), ending=".pt")
+    save_tensors({"state_dict": state}, path)
+
+
+def save_tensors(content: dict[str, Any], path: Path) -> None:
+    """Write what `torch.load` reads with `weights_only`, whole or not at all.
+
+    Raises:
+        NoSpace: the disk is full or read-only.
+    """
+    write_whole(path, lambda temporary: _save(content, temporary), ending=".pt")
+
+
+def _save(content: dict[str, Any], path: Path) -> None:
+    """torch.save, where a full disk is an OSError as elsewhere; torch hides that behind a RuntimeError."""
+    try:
+        with path.open("wb") as handle:
+            torch.save(content, handle)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise
 
 
 class Average:

@@ -103,6 +103,11 @@ def uses(registry: Registry, rows: Collection[int], recipe: str | None = None) -
     return found
 
 
+def used_retracted(registry: Registry, ledger: Ledger, recipe: str) -> list[Version]:
+    """Versions of a recipe whose weights learned from a label that was retracted since, or that were judged on one."""
+    return [use.version for use in uses(registry, ledger.retracted(recipe), recipe)]
+
+
 def tainted(registry: Registry, ledger: Ledger, recipe: str) -> list[Version]:
     """Versions of a recipe whose weights learned from a label that was retracted since."""
     return [use.version for use in uses(registry, ledger.retracted(recipe), recipe) if use.learned]

@@ -42,6 +42,10 @@ LOOK_EVERY = 1.0
 """Seconds for which `champion` answers without looking at the alias again."""
 
 
+class Overtaken(Conflict):
+    """Another version serves by now than the one that a version was judged against."""
+
+
 class Registry:
     """The versions of every recipe in a home; safe for several threads and processes.
 
@@ -108,8 +112,9 @@ class Registry:
             over: number of the champion that it was judged against, None for none; `ANY` does not ask.
 
         Raises:
+            Overtaken: another version than `over` serves by now.
             Conflict: it was held, rejected or interrupted (`rollback` to its number serves it all the same), is of a
-                fold, its files are damaged, or another version than `over` serves by now.
+                fold, its files are damaged, or the registry does not answer.
             NotFound: there is no such version.
         """
         recipe, number = version.recipe, version.number
@@ -229,7 +234,7 @@ class Registry:
                     f"{recipe} version {number} was judged against version {over}, but version {serving} serves by "
                     "now; train again to compare it with that one"
                 )
-                raise Conflict(msg)
+                raise Overtaken(msg)
             if serving:  # where a crash kept it from being written down that it serves
                 self._note_promoted(recipe, self._entry(recipe, serving))
             # Going back along the chain of champions keeps it; anything else becomes its new end.

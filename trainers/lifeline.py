@@ -19,17 +19,20 @@ class Lifeline:
     """Watches the process that started this one; if that is gone already, this one ends.
 
     Args:
-        parent: its process id; by default whichever is the parent now.
+        parent: its process id, from itself: asked here, an orphan would be told that of whoever took it in. No other
+            process can have that id and be the parent, so it need not be told from one that got the id later.
 
     Linux is asked to kill this process with its parent; elsewhere, and should that fail, a thread looks twice a
     second. What an ended training leaves (a staged folder, a running row in the ledger) is tidied when the registry
     and the server start next.
     """
 
-    def __init__(self, parent: int | None = None) -> None:
-        self._parent = parent or os.getppid()
+    def __init__(self, parent: int) -> None:
+        self._parent = parent
         if sys.platform == "linux" and ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
             logger.warning("Linux does not end this process with its parent; looking for it twice a second does")
+        if self.broken():  # before Linux was asked
+            os._exit(1)
         threading.Thread(target=self._watch, name="radloop-lifeline", daemon=True).start()
 
     def broken(self) -> bool:

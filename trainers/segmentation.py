@@ -42,6 +42,7 @@ class SegmentationTrain(TrainTask):
         home: where versions are published.
         ledger: labels and trainings.
         champion: the version of a recipe that serves, or None.
+        lifeline: what ends this process with its server; None in the server itself, which trains nothing.
     """
 
     def __init__(
@@ -51,10 +52,11 @@ class SegmentationTrain(TrainTask):
         home: Home,
         ledger: Ledger,
         champion: Callable[[str], Version | None],
+        lifeline: Lifeline | None = None,
     ) -> None:
         super().__init__(f"{recipe.title or recipe.name}: trains on every label; serves only if it passes the gate")
         self.recipe, self._folder, self._home, self._ledger = recipe, folder, home, ledger
-        self._champion = champion
+        self._champion, self._lifeline = champion, lifeline
         self._file = home.path / "progress" / f"{recipe.name}.json"
 
     def config(self) -> dict[str, Any]:
@@ -87,7 +89,6 @@ class SegmentationTrain(TrainTask):
         Raises:
             Conflict: the recipe is being trained, or has too few labels.
         """
-        lifeline = Lifeline()
         os.nice(10)
         asked = {
             "by": "server",
@@ -97,9 +98,12 @@ class SegmentationTrain(TrainTask):
         }
         resume = int(request.get("resume") or 0)
         with training(self._home, self._ledger, self.recipe.name, asked, resume) as run:
-            return self._train(run, lifeline)
+            return self._train(run)
 
-    def _train(self, run: Run, lifeline: Lifeline) -> dict[str, Any]:
+    def _orphaned(self) -> bool:
+        return self._lifeline is not None and self._lifeline.broken()
+
+    def _train(self, run: Run) -> dict[str, Any]:
         from radloop.engine.train import train_version
 
         report, asked = _Report(self._file), run.request
@@ -113,18 +117,19 @@ class SegmentationTrain(TrainTask):
                 seed=asked["seed"],
                 threads=training_cores(serving=True),
                 progress=report.step,
-                cancelled=lifeline.broken,
+                cancelled=self._orphaned,
                 run=run,
             )
         except BaseException as error:
-            if lifeline.broken():
+            if self._orphaned():
                 os._exit(1)  # as if killed, so that the next server lets it go on
             reason = str(error) or type(error).__name__
             with suppress(RadloopError):  # a full disk must not hide why the training ended
                 self._ledger.finish_training(run.id, "failed", reason)
             report.end("failed", reason=reason)
             raise
-        version, reason = outcome.version, outcome.decision.reason if outcome.decision else ""
+        version = outcome.version
+        reason = version.reason or (outcome.decision.reason if outcome.decision else "")
         self._ledger.finish_training(run.id, "done", f"version {version.number}: {version.state}")
         report.end(version.state, reason=reason, version=version.number)
         return {"version": version.number, "state": version.state, "reason": reason}

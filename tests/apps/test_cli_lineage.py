@@ -128,6 +128,19 @@ def test_taking_back_names_the_versions_and_what_follows(place: Path, capsys: py
     assert "label 2 is not in the ledger, or is none of the author" in capsys.readouterr().err
 
 
+def test_taking_back_what_the_version_that_serves_was_judged_on_is_followed_up(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(place, "model", "rollback", "tiny", "1") == 0
+    assert _run(place, "labels", "revoke", "--id", "2") == 0
+    said = capsys.readouterr().out
+    assert (
+        "the version of tiny that serves was judged on them; the next `radloop serve` trains once more by itself"
+        in said
+    )
+    assert "from other weights" not in said
+
+
 def test_with_train_a_version_from_other_weights_follows(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(place, "labels", "revoke", "--id", "1", "--train") == 0
     said = capsys.readouterr().out

@@ -13,8 +13,29 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+import radloop.apps.radiology
 from radloop.apps.server_process import is_serving
 from radloop.studies.home import Home
+
+SERVER = """
+import subprocess, sys
+from pathlib import Path
+from radloop.apps.server_process import claim
+from radloop.studies.home import Home
+claim(Home(Path(sys.argv[1])))
+child = subprocess.Popen([sys.executable, "-c", *sys.argv[2:]], stdout=subprocess.DEVNULL)
+print(child.pid, flush=True)
+child.wait()
+"""
+TRAINING = """
+import runpy, sys, time
+from pathlib import Path
+app, go, survived = map(Path, sys.argv[1:])
+while not go.exists():
+    time.sleep(0.02)
+runpy.run_path(str(app))
+survived.touch()
+"""
 
 
 def _serve(studies: Path, home: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
@@ -59,6 +80,19 @@ def test_kill_of_radloop_serve_ends_its_server_and_frees_the_home(kit: SimpleNam
         if owner.poll() is None:
             owner.terminate()
             owner.wait(30)
+
+
+def test_a_training_whose_server_was_killed_while_it_began_ends(tmp_path: Path) -> None:
+    app = Path(next(iter(radloop.apps.radiology.__path__))) / "main.py"
+    go, survived = tmp_path / "go", tmp_path / "survived"
+    command = [sys.executable, "-c", SERVER, str(tmp_path / "home"), TRAINING, str(app), str(go), str(survived)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    training = psutil.Process(int(server.stdout.readline()))
+    server.kill()
+    server.communicate()
+    go.touch()  # it was about to load the app
+    assert _until(lambda: not training.is_running() or training.status() == psutil.STATUS_ZOMBIE, 30)
+    assert not survived.exists()
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from radloop.apps.retrain import Retraining
+from radloop.apps.training import train_with_bar
 from radloop.engine.running import training
+from radloop.recipes.errors import BadInput
 from radloop.recipes.load import parse_recipe
 from radloop.studies import tables
 from radloop.studies.cases import labelled_cases
@@ -52,8 +55,8 @@ class House:
     def look(self) -> bool:
         return self.retraining.look(RECIPE)
 
-    def trained(self, state: str) -> None:
-        self.ledger.finish_training(self.ledger.start_training("tiny", os.getpid()), state)
+    def trained(self, state: str, **request: object) -> None:
+        self.ledger.finish_training(self.ledger.start_training("tiny", os.getpid(), json.dumps(request)), state)
 
 
 @pytest.fixture
@@ -128,3 +131,30 @@ def test_a_serving_version_that_learned_from_retracted_labels_is_trained_anew_on
     house.again()
     house.trained("done")
     assert not house.look()  # whatever the gate said of it
+
+
+@pytest.mark.parametrize("request_", [{"fold": [1, 5]}, {"only": ["s00"]}])
+def test_a_training_of_a_fold_or_of_some_images_counts_for_nothing(house: House, request_: dict) -> None:
+    house.label(4)
+    house.trained("done", fold=None, only=None)
+    house.label(2)
+    house.trained("done", **request_)
+    assert house.look()
+    house.again()
+    house.trained("cancelled", **request_)
+    assert house.look()
+    house.again()
+    house.trained("done", fold=None, only=None)
+    house.champion = house.tainted = True
+    house.ledger.revoke(ids=[1])
+    house.trained("done", **request_)
+    assert house.look()
+
+
+def test_a_command_writes_down_which_images_it_learns_from(house: House) -> None:
+    house.label(12)
+    train = [case.study for case in labelled_cases(house.folder, house.ledger, RECIPE)]
+    with pytest.raises(BadInput, match=r"fold 6/5"):
+        train_with_bar(house.folder, house.home, RECIPE, only=train[:2], fold=(6, 5))
+    asked = json.loads(house.ledger.last_training("tiny").request)
+    assert (asked["only"], asked["fold"]) == (train[:2], [6, 5])

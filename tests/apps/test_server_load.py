@@ -122,3 +122,17 @@ def test_without_the_guard_the_server_works_and_warns(tmp_path: Path, kit: Simpl
         assert "root:" not in reply.text
     finally:
         bare.stop()
+
+
+def test_a_version_judged_on_retracted_labels_is_followed_by_a_training(own, kit: SimpleNamespace) -> None:
+    from radloop.studies.home import Home
+    from radloop.studies.ledger import Ledger
+
+    kit.publish(own.home, held_out_labels=[1])
+    ledger = Ledger(Home(own.home))
+    ledger.revoke(ids=[1])
+    until = time.monotonic() + 180
+    while ledger.last_training("tiny") is None or ledger.last_training("tiny").state == "running":
+        assert time.monotonic() < until, own.log.read_text()[-2000:]
+        time.sleep(0.2)
+    assert ledger.last_training("tiny").state == "done"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,8 @@ import torch
 
 from radloop.engine.checkpoint import Checkpoint
 from radloop.engine.fit import FitReport, Progress, fit
-from radloop.recipes.errors import Conflict
+from radloop.engine.weights import save_weights
+from radloop.recipes.errors import Conflict, NoSpace
 from radloop.recipes.recipe import Recipe
 from radloop.studies.cases import Case
 
@@ -164,3 +167,31 @@ def test_a_short_training_writes_none(desk: Desk, monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("RADLOOP_CHECKPOINT_SECONDS")
     desk.fit()
     assert not desk.path.exists()
+
+
+@contextmanager
+def full_disk(limit: int) -> Iterator[None]:
+    """No file may grow beyond the limit: what a full disk does, without filling one."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoint = Checkpoint(tmp_path / "toy.pt")
+    checkpoint.open({"seed": 1})
+    checkpoint.save(lambda: {"weights": torch.ones(10)})
+    with full_disk(100_000):
+        checkpoint.save(lambda: {"weights": torch.zeros(1_000_000)})
+    assert "no checkpoint of the training: cannot write toy.pt" in caplog.text
+    assert [file.name for file in tmp_path.iterdir()] == ["toy.pt"]
+    assert torch.equal(Checkpoint(tmp_path / "toy.pt").open({"seed": 1})["weights"], torch.ones(10))
+
+
+def test_a_full_disk_refuses_weights_in_one_line(tmp_path: Path) -> None:
+    with full_disk(100_000), pytest.raises(NoSpace, match=r"cannot write model\.pt"):
+        save_weights(torch.nn.Linear(1000, 1000), tmp_path / "model.pt")
+    assert list(tmp_path.iterdir()) == []

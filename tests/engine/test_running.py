@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from radloop.engine.running import LOST, cancel, is_training, mark_ended, resumable, training, trainings
-from radloop.recipes.errors import Conflict
+from radloop.recipes.errors import Conflict, NoSpace
 from radloop.recipes.recipe import Recipe
 from radloop.registry.registry import Registry
 from radloop.studies import tables
@@ -119,18 +120,67 @@ def test_a_training_of_a_command_waits_for_its_user(tmp_path: Path) -> None:
     assert (tmp_path / "checkpoints" / "tiny.pt").is_file()
 
 
-def test_a_stopped_training_is_cancelled_and_does_not_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("looked_at", [False, True])  # between the kill and the note
+def test_a_stopped_training_is_cancelled_and_does_not_go_on(tmp_path: Path, looked_at: bool) -> None:
     home = Home(tmp_path)
     ledger = Ledger(home)
-    cancel(home, ledger, "tiny", "nothing runs")
     process = hold(tmp_path)
-    cancel(home, ledger, "tiny", "too early", seconds=0)
+    cancel(home, ledger, "tiny", "too early", process.pid, seconds=0)
     assert is_training(home, ledger, "tiny")
     kill(process)
-    cancel(home, ledger, "tiny", "stopped")
+    if looked_at:
+        assert not is_training(home, ledger, "tiny")
+    cancel(home, ledger, "tiny", "stopped", process.pid)
     assert (ledger.last_training("tiny").state, ledger.last_training("tiny").note) == ("cancelled", "stopped")
     assert not (tmp_path / "checkpoints" / "tiny.pt").exists()
     assert mark_ended(home, ledger, ["tiny"]) == []
+
+
+def test_a_training_stopped_before_it_was_written_down_is_cancelled_all_the_same(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    ledger = Ledger(home)
+    cancel(home, ledger, "tiny", "stopped", pid=1)
+    assert [(t.state, t.note) for t in trainings(ledger, "tiny")] == [("cancelled", "stopped")]
+    kill(hold(tmp_path))
+    mark_ended(home, ledger, ["tiny"])
+    cancel(home, ledger, "tiny", "stopped", pid=1)  # another one: the killed one keeps its word
+    assert [t.state for t in trainings(ledger, "tiny")] == ["cancelled", "failed", "cancelled"]
+
+
+def test_a_training_stopped_before_it_goes_on_does_not_go_on(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    ledger = Ledger(home)
+    kill(hold(tmp_path))
+    mark_ended(home, ledger, ["tiny"])
+    cancel(home, ledger, "tiny", "stopped", pid=1, resume=resumable(home, ledger, "tiny").id)
+    assert [t.state for t in trainings(ledger, "tiny")] == ["cancelled"]
+    assert not (tmp_path / "checkpoints" / "tiny.pt").exists()
+    assert resumable(home, ledger, "tiny") is None
+
+
+def test_a_training_that_ended_as_it_was_stopped_keeps_its_end(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    ledger = Ledger(home)
+    with training(home, ledger, "tiny") as run:
+        ledger.finish_training(run.id, "done")
+    cancel(home, ledger, "tiny", "stopped", os.getpid())
+    assert [t.state for t in trainings(ledger, "tiny")] == ["done"]
+
+
+@pytest.mark.parametrize(("error", "kept"), [(NoSpace("cannot write model.pt"), True), (Conflict("no label"), False)])
+def test_only_a_full_disk_leaves_the_checkpoint_of_a_training_that_failed(
+    tmp_path: Path, error: Exception, kept: bool
+) -> None:
+    home = Home(tmp_path)
+
+    def train() -> None:
+        with training(home, Ledger(home), "tiny") as run:
+            run.checkpoint.save(dict)
+            raise error
+
+    with pytest.raises(type(error)):
+        train()
+    assert (tmp_path / "checkpoints" / "tiny.pt").exists() == kept
 
 
 @pytest.mark.parametrize("promoted", [True, False])

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from radloop.engine.fit import Cancelled
+from radloop.engine.checkpoint import Checkpoint
+from radloop.engine.fit import Cancelled, Progress
+from radloop.engine.running import training
 from radloop.engine.train import train_version
 from radloop.recipes.errors import BadInput, Conflict
 from radloop.recipes.recipe import Recipe
@@ -153,3 +158,69 @@ def test_named_weights_of_a_fold_are_refused_and_those_of_another_version_are_wr
     ledger.revoke(ids=[min(learned)])
     with pytest.raises(BadInput, match="retracted since"):
         train_version(folder, home, named(first.weights), epochs=1, threads=1)
+
+
+def test_an_epoch_of_skipped_steps_is_published_without_a_loss(house: House, toy_recipe: Recipe) -> None:
+    folder, home, _ = house
+    values = toy_recipe.model_dump()
+    wild = Recipe.model_validate(values | {"fit": values["fit"] | {"learning_rate": 1e30}})
+    version = train_version(folder, home, wild, epochs=2, threads=1).version
+    assert version.manifest["losses"][0] > 0
+    assert version.manifest["losses"][1] is None
+    assert version.state == "rejected"
+
+
+def test_a_label_that_comes_while_a_training_starts_is_left_to_the_next(
+    house: House, toy_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, home, ledger = house
+    monkeypatch.setenv("RADLOOP_CHECKPOINT_SECONDS", "0")
+    case = labelled_cases(folder, ledger, toy_recipe)[0]
+    with training(home, ledger, "toy") as run:
+        ledger.add(case.study, case.patient, "toy", "ann", case.label, ".nii.gz", ("bright", "dark"))
+        with pytest.raises(Cancelled):
+            train_version(folder, home, toy_recipe, epochs=2, threads=1, run=run, cancelled=run.checkpoint.path.exists)
+        needed = Checkpoint(run.checkpoint.path, needed=True)
+        resumed = replace(run, checkpoint=needed)  # as the next server does
+        outcome = train_version(folder, home, toy_recipe, epochs=2, threads=1, run=resumed)
+        assert outcome.version.manifest["last_row"] == run.last_row
+        assert case.row in outcome.version.manifest["labels"]
+
+
+def without_held_out(house: House, recipe: Recipe) -> None:
+    """Whatever is trained first serves: there is nothing to judge it by."""
+    folder, _, ledger = house
+    ledger.revoke(ids=[case.row for case in labelled_cases(folder, ledger, recipe, ["validation"])])
+
+
+def test_a_version_over_another_champion_than_it_was_judged_against_is_held(house: House, toy_recipe: Recipe) -> None:
+    without_held_out(house, toy_recipe)
+    folder, home, _ = house
+    registry = Registry(home)
+
+    def other_serves(progress: Progress) -> None:
+        if progress.step == 1:
+            staged = registry.stage(toy_recipe)
+            (staged / "model.pt").write_bytes(b"weights")
+            registry.promote(registry.publish(toy_recipe, staged, {"labels": []}))
+
+    outcome = train_version(folder, home, toy_recipe, epochs=1, threads=1, progress=other_serves)
+    assert outcome.decision is not None
+    assert outcome.decision.serves
+    assert outcome.version.state == "held"
+    assert "judged against version None, but version 1 serves by now" in outcome.version.reason
+    assert Registry(home).champion("toy").number == 1
+
+
+def test_a_version_that_could_not_be_made_to_serve_fails_its_training(house: House, toy_recipe: Recipe) -> None:
+    without_held_out(house, toy_recipe)
+    folder, home, _ = house
+    Registry(home)
+    with closing(sqlite3.connect(home.registry_db)) as connection:
+        connection.execute(
+            "CREATE TRIGGER busy BEFORE INSERT ON registered_model_aliases "
+            "BEGIN SELECT RAISE(ABORT, 'database is locked'); END"
+        )
+    with pytest.raises(Conflict, match=r"version 1 was published, but .* could not be carried out: .* is locked"):
+        train_version(folder, home, toy_recipe, epochs=1, threads=1)
+    assert [version.state for version in Registry(home).versions("toy")] == ["challenger"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from radloop.registry.lineage import ancestors, last_row_named, tainted, uses
+from radloop.registry.lineage import ancestors, last_row_named, tainted, used_retracted, uses
 from radloop.studies.ledger import Ledger
 
 
@@ -44,8 +44,10 @@ def test_only_what_learned_from_retracted_labels_is_tainted(home, registry, publ
     assert tainted(registry, ledger, "liver") == []
     ledger.revoke(ids=[2])
     assert tainted(registry, ledger, "liver") == []
+    assert [version.number for version in used_retracted(registry, ledger, "liver")] == [1]
     ledger.revoke(ids=[1])
     assert [version.number for version in tainted(registry, ledger, "liver")] == [1, 2]
+    assert [version.number for version in used_retracted(registry, ledger, "liver")] == [1, 2, 3]
 
 
 def test_the_largest_row_that_a_version_names(home, publish):
