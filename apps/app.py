@@ -32,10 +32,11 @@ from radloop.apps.scratch import sweep, sweep_leftovers
 from radloop.apps.server_process import claim, server_lifeline
 from radloop.apps.sessions import SafeSessions, asked_image
 from radloop.engine.running import cancel, mark_ended, resumable
+from radloop.infers.answers import AnswerInfer
 from radloop.infers.segmentation import NOTICE, SegmentationInfer
 from radloop.recipes.errors import BadInput, NotFound, RadloopError, closest
 from radloop.recipes.load import load_recipe
-from radloop.recipes.recipe import Recipe
+from radloop.recipes.recipe import CLASS_KINDS, Recipe
 from radloop.registry.lineage import used_retracted
 from radloop.strategies.batch import SerialBatch
 from radloop.strategies.random_draw import RandomDraw
@@ -100,7 +101,8 @@ class RadloopApp(MONAILabelApp):
             name="radloop",
             description=f"radloop: learns your question from your corrections; {NOTICE}",
             version="0.1.0",
-            labels=list(dict.fromkeys(name for recipe in self.recipes for name in recipe.labels)),
+            # viewers make an empty segment of each, which is no use for what is said in words
+            labels=list(dict.fromkeys(n for r in self.recipes if r.kind not in CLASS_KINDS for n in r.labels)),
         )
         self._auto_update_scoring = False  # MONAI Label would start a scoring process a click
 
@@ -111,9 +113,13 @@ class RadloopApp(MONAILabelApp):
         return FolderDatastore(self.folder, self.home, self.ledger, self.recipes, self._champion_found)
 
     def init_infers(self) -> dict[str, InferTask]:
-        """One infer task a recipe."""
+        """One infer task a recipe, by its kind of answer."""
         withholds = self._datastore.blind.withholds  # type: ignore[attr-defined]
-        return {r.name: SegmentationInfer(r, self.folder, self.ledger, self.champions, withholds) for r in self.recipes}
+        tasks = {True: AnswerInfer, False: SegmentationInfer}
+        return {
+            r.name: tasks[r.kind in CLASS_KINDS](r, self.folder, self.ledger, self.champions, withholds)
+            for r in self.recipes
+        }
 
     def init_trainers(self) -> dict[str, TrainTask]:
         """One train task a recipe, the main one first: viewers show its progress."""

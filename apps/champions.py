@@ -7,13 +7,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from radloop.recipes.errors import RadloopError
 from radloop.studies.home import Home
 
 if TYPE_CHECKING:
-    from radloop.engine.predictor import Predictor, PredictorCache
+    from radloop.engine.predictor import PredictorCache
     from radloop.registry.registry import Registry
     from radloop.registry.version import Version
 
@@ -102,8 +102,8 @@ class Champions:
                 logger.warning("%s", error)
             return None
 
-    def predictor(self, version: Version) -> Predictor:
-        """The predictor of a version, loaded once."""
+    def predictor(self, version: Version) -> Any:
+        """What answers for a version, loaded once."""
         from radloop.engine.predictor import PredictorCache
 
         with self._lock:

@@ -64,6 +64,7 @@ def _facts(registry: Registry, ledger: Ledger, version: Version) -> dict[str, An
         "ancestors": [one.number if one.recipe == version.recipe else [one.recipe, one.number] for one in before],
         "gate": manifest.get("gate") or {},
         "held_out": manifest.get("held_out") or {},
+        "figure": version.figure,
         "labels": [_label(rows[i], gone) | {"use": use[i]} for i in sorted(use) if i in rows],
         "lost_labels": [{"id": i, "use": use[i]} for i in sorted(use) if i not in rows],
         "notice": NOTICE,
@@ -99,7 +100,7 @@ def _say_version(facts: dict[str, Any]) -> None:
             say(f"  {name:15} {decision['reason']}")
     if facts["held_out"]:
         scores = list(facts["held_out"].values())
-        say(f"  {'held-out Dice':15} {fmean(scores):.3f}, {plural(len(scores), 'patient')}")
+        say(f"  {'held out':15} {facts['figure']} {fmean(scores):.3f}, {plural(len(scores), 'patient')}")
     if facts["labels"]:
         table(HEADER, [_cells(label) for label in facts["labels"]])
     for lost in facts["lost_labels"]:

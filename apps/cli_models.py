@@ -46,10 +46,12 @@ def train(options: argparse.Namespace) -> int:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Measures a version on labelled studies it never learned from; 1 when none could be measured."""
+    from radloop.apps.evaluate_answers import report_answers
     from radloop.apps.measured import choose
     from radloop.engine.assess import assess
     from radloop.engine.predictor import PredictorCache
     from radloop.evaluation.report import study_row
+    from radloop.recipes.recipe import CLASS_KINDS
 
     chosen = choose(options)
     blind = {case.study: case.blind for case in chosen.cases}
@@ -59,6 +61,15 @@ def evaluate(options: argparse.Namespace) -> int:
             chosen.cases,
             lambda share: shown.update(round(share * len(chosen.cases)) - shown.n),
         )
+    left_out = [f"{study} was left out: {reason}" for study, reason in found.skipped]
+    for line in left_out:
+        complain(f"warning: {line}")
+    if not found.scores:
+        complain("no study could be measured")
+        return 1
+    if chosen.recipe.kind in CLASS_KINDS:
+        report_answers(options, chosen, found.scores, left_out)
+        return 0
     rows = [
         study_row(
             score.study,
@@ -69,12 +80,7 @@ def evaluate(options: argparse.Namespace) -> int:
         )
         for score in found.scores
     ]
-    for study, reason in found.skipped:
-        complain(f"warning: {study} was left out: {reason}")
-    if not rows:
-        complain("no study could be measured")
-        return 1
-    _report(options, chosen, rows, [f"{study} was left out: {reason}" for study, reason in found.skipped])
+    _report(options, chosen, rows, left_out)
     return 0
 
 
@@ -137,7 +143,7 @@ def list_versions(options: argparse.Namespace) -> int:
     names = [load_recipe(options.recipe, home.path).name] if options.recipe else registry.recipes()
     rows = [_row(version) for name in names for version in registry.versions(name)]
     if rows:
-        table(("", "recipe", "version", "state", "created", "labels", "held-out Dice", "why"), rows)
+        table(("", "recipe", "version", "state", "created", "labels", "held out", "why"), rows)
         say(NOTICE)
     else:
         say(f"no versions{f' of {names[0]}' if options.recipe else ''} in {home.path}")
@@ -147,7 +153,7 @@ def list_versions(options: argparse.Namespace) -> int:
 def _row(version: Version) -> tuple[object, ...]:
     manifest = version.manifest
     scores = list(manifest.get("held_out", {}).values())
-    figure = f"{fmean(scores):.3f} (n = {len(scores)})" if scores else "-"
+    figure = f"{version.figure} {fmean(scores):.3f} (n = {len(scores)})" if scores else "-"
     why = version.reason or (manifest.get("gate") or {}).get("reason", "")
     star = "*" if version.state in ("champion", "provisional") else ""
     labels = len(manifest.get("labels", ()))

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from radloop.apps.place import open_folder
 from radloop.apps.results_table import RESULTS, Job, Row, is_answer, read_rows, source_of
@@ -20,7 +20,8 @@ from radloop.studies.home import Home, is_url
 if TYPE_CHECKING:
     import numpy as np
 
-    from radloop.engine.predictor import Prediction, Predictor
+    from radloop.apps.predict_answers import Answers
+    from radloop.engine.predictor import Prediction
     from radloop.recipes.recipe import Recipe
     from radloop.registry.version import Version
 
@@ -34,18 +35,18 @@ def predict(options: argparse.Namespace) -> int:
     version = served_version(options.recipe, home)
     recipe = version.load_recipe()
     jobs = list(_jobs(options, recipe))
-    _protect(jobs, options.out)
+    answers = _in_words(options, home, version, recipe)
+    _protect(jobs, options.out, masks=answers is None)
     options.out.mkdir(parents=True, exist_ok=True)
     rows = read_rows(options.out)
-    todo = [job for job in jobs if options.image or not _is_done(job, version, options.out, rows)]
+    todo = [job for job in jobs if options.image or not _is_done(job, version, options.out, rows, answers)]
     say(f"{recipe.name} version {version.number}: {plural(len(todo), 'study', 'studies')} to answer ({NOTICE})")
     if len(todo) < len(jobs):
         say(f"{len(jobs) - len(todo)} are there already")
     renewed = {job.study for job in todo}
-    failed = _answer_all(
-        todo, version, options.out, [row for study, of in rows.items() if study not in renewed for row in of]
-    )
-    say(f"masks and {RESULTS} are in {options.out}")
+    kept = [row for study, of in rows.items() if study not in renewed for row in of]
+    failed = _answer_all(todo, version, options.out, kept, answers)
+    say(f"{RESULTS} is in {options.out}" if answers else f"masks and {RESULTS} are in {options.out}")
     if failed:
         complain(f"{plural(failed, 'study', 'studies')} of {len(todo)} failed; the reasons are above")
     return 1 if failed else 0
@@ -68,6 +69,16 @@ def served_version(name: str, home: Home) -> Version:
     return version
 
 
+def _in_words(options: argparse.Namespace, home: Home, version: Version, recipe: Recipe) -> Answers | None:
+    """What answers in words, where the recipe is of that kind."""
+    from radloop.apps.predict_answers import Answers, in_words
+
+    if not in_words(recipe):
+        return None
+    folder = open_folder(options.studies, len(recipe.channels)) if options.studies else None
+    return Answers(home, folder, version)
+
+
 def _check_out(options: argparse.Namespace) -> None:
     """Refuses an output folder where masks of the images' names would take the place of images or labels.
 
@@ -85,14 +96,17 @@ def _check_out(options: argparse.Namespace) -> None:
         raise WrongUse(msg)
 
 
-def _protect(jobs: Sequence[Job], out: Path) -> None:
+def _protect(jobs: Sequence[Job], out: Path, *, masks: bool) -> None:
     """Refuses to write over what is not an earlier answer.
+
+    Args:
+        masks: whether masks are written, or the table alone.
 
     Raises:
         WrongUse: a file to write is an image, or the folder is one.
         Conflict: a file to write is there, and no table says that it is an answer.
     """
-    targets = [out / RESULTS, *(_mask_path(job, out) for job in jobs)]
+    targets = [out / RESULTS, *(_mask_path(job, out) for job in jobs if masks)]
     written = {target.resolve() for target in targets} | {out.resolve()}
     for job in jobs:
         for channel in job.channels:
@@ -144,21 +158,23 @@ def _image_job(image: Path, recipe: Recipe) -> Job:
     return Job(study_id, Study(study_id, study_id, (image,)).first_channels(count))
 
 
-def _is_done(job: Job, version: Version, out: Path, rows: dict[str, list[Row]]) -> bool:
+def _is_done(job: Job, version: Version, out: Path, rows: dict[str, list[Row]], answers: Answers | None) -> bool:
     """Whether an earlier run gave the answer of this very version to this very image, and its mask is there."""
     labels = version.load_recipe().label_names
+    if answers:
+        return is_answer(rows.get(job.study, []), source_of(job, version, answers.told(job)), labels)
     return is_answer(rows.get(job.study, []), source_of(job, version), labels) and _mask_path(job, out).is_file()
 
 
-def _answer_all(jobs: Sequence[Job], version: Version, out: Path, rows: Sequence[Row]) -> int:
-    """Answers the jobs; writes each mask, then its rows. Returns how many failed.
+def _answer_all(jobs: Sequence[Job], version: Version, out: Path, rows: Sequence[Row], answers: Answers | None) -> int:
+    """Answers the jobs; writes each mask, if there is one, then its rows. Returns how many failed.
 
     Raises:
         NoSpace: the disk is full or read-only, so that no further answer can be kept.
     """
     from radloop.engine.predictor import PredictorCache
 
-    predictor = PredictorCache().get(version)
+    predictor = None if answers else PredictorCache().get(version)
     failed = 0
     with (
         (out / RESULTS).open("w", newline="", encoding="utf-8") as file,
@@ -170,14 +186,14 @@ def _answer_all(jobs: Sequence[Job], version: Version, out: Path, rows: Sequence
         file.flush()
         for job in jobs:
             try:
-                answer = _answer(job, predictor, out)
+                found = list(answers.rows(job) if answers else _mask_rows(job, predictor, version, out))
             except NoSpace:
                 raise
             except (RadloopError, OSError, RuntimeError, MemoryError) as error:
                 failed += 1
                 complain(f"{job.study}: {_reason(error)}")
             else:
-                table.writerows(astuple(row) for row in _rows(job, answer, predictor.recipe, version))
+                table.writerows(astuple(row) for row in found)
                 file.flush()
             progress.update()
     return failed
@@ -192,12 +208,12 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
-def _answer(job: Job, predictor: Predictor, out: Path) -> Prediction:
+def _mask_rows(job: Job, predictor: Any, version: Version, out: Path) -> Iterator[Row]:
     from radloop.studies.images import read_study, write_mask
 
     answer = predictor.predict(read_study(job.channels))
     write_mask(_mask_path(job, out), answer.mask, answer.affine, dict(predictor.recipe.labels))
-    return answer
+    return _rows(job, answer, predictor.recipe, version)
 
 
 def _mask_path(job: Job, out: Path) -> Path:
@@ -214,7 +230,7 @@ def _rows(job: Job, answer: Prediction, recipe: Recipe, version: Version) -> Ite
     voxel_ml = abs(np.linalg.det(answer.affine[:3, :3])) / 1000
     for name, number in recipe.labels.items():
         volume = f"{counts[number] * voxel_ml:.3f}" if recipe.dimension == 3 else ""
-        yield Row(job.study, name, volume, f"{answer.seconds:.2f}", _warnings(answer.mask, number), **source)
+        yield Row(job.study, name, volume, "", f"{answer.seconds:.2f}", _warnings(answer.mask, number), **source)
 
 
 def _warnings(mask: np.ndarray, number: int) -> str:

@@ -38,7 +38,7 @@ def status_page(app: RadloopApp) -> str:
 <h1>radloop</h1>
 <p class="notice">For research; {escape(NOTICE)}.</p>
 <p>{status.get("total", 0)} studies, {status.get("completed", 0)} with a reader's label.</p>
-<table><thead><tr><th>Recipe</th><th>Labels</th><th>Labelled</th><th>Serves</th><th>Held-out Dice</th></tr></thead>
+<table><thead><tr><th>Recipe</th><th>Labels</th><th>Labelled</th><th>Serves</th><th>Held out</th></tr></thead>
 <tbody>{rows}</tbody></table>
 <h2>What to open</h2>
 <ul>
@@ -63,11 +63,12 @@ def _row(app: RadloopApp, recipe: Recipe) -> str:
 
 
 def _score(version: Version | None) -> str:
-    """Mean Dice over held-out patients, with its 95 % interval."""
+    """Mean figure over held-out patients, with its 95 % interval."""
     scores: Mapping[str, Any] = (version.manifest.get("held_out") or {}) if version else {}
     if not scores:
         return "-"
     interval = bootstrap_mean(scores)
     low, high = interval.low, interval.high
     between = f" ({low:.3f} to {high:.3f})" if low is not None and high is not None else ""
-    return f"{interval.value:.3f}{between}, {len(scores)} patients"
+    figure = version.figure if version else ""
+    return f"{figure} {interval.value:.3f}{between}, {len(scores)} patients"

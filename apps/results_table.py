@@ -51,6 +51,7 @@ class Row:
     study: str
     label: str
     volume_ml: str
+    probability: str
     seconds: str
     warnings: str
     recipe: str
@@ -66,10 +67,14 @@ class Row:
         return Source(**{field.name: getattr(self, field.name) for field in fields(Source)})
 
 
-def source_of(job: Job, version: Version) -> Source:
-    """What the answer of a version to an image is made of."""
+def source_of(job: Job, version: Version, told: str = "") -> Source:
+    """What the answer of a version to an image is made of.
+
+    Args:
+        told: what it is told beside the image.
+    """
     recipe = version.load_recipe()
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(told.encode())
     for channel in job.channels:
         for file in sorted(channel.iterdir()) if channel.is_dir() else [channel]:
             size, time = (file.stat().st_size, file.stat().st_mtime_ns) if file.exists() else (0, 0)

@@ -84,7 +84,8 @@ def say_outcome(outcome: TrainOutcome) -> None:
     say(f"{version.recipe} version {version.number}: {report.epochs} epochs on {rows} in {report.seconds:.0f} s")
     scores = list(version.manifest["held_out"].values())
     if scores:
-        say(f"held out  Dice {fmean(scores):.3f}, {plural(len(scores), 'patient')} ({NOTICE})")
+        figure = version.figure
+        say(f"held out  {figure} {fmean(scores):.3f}, {plural(len(scores), 'patient')} ({NOTICE})")
     else:
         say("held out  no labelled patient, so there is no figure")
     if outcome.decision is None:

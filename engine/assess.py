@@ -1,4 +1,8 @@
-"""How good a version is: every metric of every case, and one score a patient for the gate."""
+"""How good a version is: every metric of every case, and one score a patient for the gate.
+
+What the gate compares is 0..1, higher is better: Dice for masks; for answers in words 1 minus the Brier score (Brier
+1950), halved where classes exclude each other, or 1 minus the ranked probability score of grades (Epstein 1969).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,12 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
+from typing import Any
 
+import numpy as np
+
+from radloop.engine.answer_data import region_mask, truth_of
+from radloop.engine.answer_predictor import AnswerPredictor
 from radloop.engine.predictor import Predictor
 from radloop.evaluation import metrics
 from radloop.recipes.errors import BadInput, NotFound
@@ -40,23 +49,57 @@ class CaseScore:
     seconds: float = 0.0
     row: int = 0
 
+    @property
+    def compared(self) -> ByLabel:
+        """What the gate compares."""
+        return self.dice
+
+
+@dataclass(frozen=True)
+class AnswerScore:
+    """How close a version's probabilities are to a reader's answer about a study.
+
+    Attributes:
+        study, patient: whose.
+        probabilities: label -> 0..1.
+        truth: label -> 1 or 0; None where nobody looked.
+        logits: as the network gave them, for the temperature.
+        missing: covariates that had no value.
+        seconds: the prediction's wall clock.
+        row: ledger row of the label.
+        compared: what the gate compares, by label: of classes and grades under the true one alone.
+    """
+
+    study: str
+    patient: str
+    probabilities: dict[str, float]
+    truth: ByLabel
+    compared: ByLabel
+    logits: tuple[float, ...] = ()
+    missing: tuple[str, ...] = ()
+    seconds: float = 0.0
+    row: int = 0
+
+
+Score = CaseScore | AnswerScore
+
 
 @dataclass(frozen=True)
 class Assessment:
     """The scores of the cases that could be read, and (study, reason) of the others."""
 
-    scores: tuple[CaseScore, ...]
+    scores: tuple[Any, ...]
     skipped: tuple[tuple[str, str], ...]
 
 
 def assess(
-    predictor: Predictor,
+    predictor: Predictor | AnswerPredictor,
     cases: Sequence[Case],
     progress: Callable[[float], None] | None = None,
     *,
     surfaces: bool = True,
 ) -> Assessment:
-    """Predict every case and compare it with its label on the study's own voxels; what cannot be read is named.
+    """Predict every case and compare it with its label, a mask on the study's own voxels; what cannot be read is named.
 
     Args:
         predictor: the version to assess.
@@ -64,10 +107,14 @@ def assess(
         progress: called with the share of cases done, 0..1; may raise to stop.
         surfaces: also the surface metrics, which take longer than the overlap.
     """
-    scores, skipped = [], []
+    scores: list[Any] = []
+    skipped = []
     for number, case in enumerate(cases, start=1):
         try:
-            scores.append(_score(predictor, case, surfaces))
+            if isinstance(predictor, AnswerPredictor):
+                scores.append(_score_answer(predictor, case))
+            else:
+                scores.append(_score(predictor, case, surfaces))
         except (BadInput, NotFound) as error:
             logger.warning("study %s cannot be assessed: %s", case.study, error)
             skipped.append((case.study, str(error)))
@@ -77,31 +124,31 @@ def assess(
 
 
 def score_cases(
-    predictor: Predictor,
+    predictor: Predictor | AnswerPredictor,
     cases: Sequence[Case],
     progress: Callable[[float], None] | None = None,
     *,
     surfaces: bool = True,
-) -> list[CaseScore]:
+) -> list[Any]:
     """The scores of `assess` alone."""
     return list(assess(predictor, cases, progress, surfaces=surfaces).scores)
 
 
-def patient_scores(scores: Sequence[CaseScore]) -> dict[str, float]:
-    """Patient -> mean Dice over the labels of a study, then over the patient's studies."""
+def patient_scores(scores: Sequence[Any]) -> dict[str, float]:
+    """Patient -> mean of what the gate compares over the labels of a study, then over the patient's studies."""
     studies: dict[str, list[float]] = defaultdict(list)
     for score in scores:
-        values = [value for value in score.dice.values() if value is not None]
+        values = [value for value in score.compared.values() if value is not None]
         if values:
             studies[score.patient].append(fmean(values))
     return {patient: fmean(values) for patient, values in sorted(studies.items())}
 
 
-def label_scores(scores: Sequence[CaseScore]) -> dict[str, dict[str, float]]:
-    """Label -> patient -> mean Dice over the patient's studies that speak for the label."""
+def label_scores(scores: Sequence[Any]) -> dict[str, dict[str, float]]:
+    """Label -> patient -> mean of what the gate compares over the patient's studies that speak for the label."""
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for score in scores:
-        for label, value in score.dice.items():
+        for label, value in score.compared.items():
             if value is not None:
                 found[label][score.patient].append(value)
     return {label: {p: fmean(values) for p, values in sorted(of.items())} for label, of in found.items()}
@@ -122,3 +169,37 @@ def _score(predictor: Predictor, case: Case, surfaces: bool) -> CaseScore:
     near = metrics.surface_dice(answer.mask, true, ids, volume.spacing, known=known)
     far = metrics.hd95(answer.mask, true, ids, volume.spacing, known=known)
     return CaseScore(case.study, case.patient, dice, named(near), named(far), answer.seconds, case.row)
+
+
+def _score_answer(predictor: AnswerPredictor, case: Case) -> AnswerScore:
+    recipe, truth = predictor.recipe, truth_of(predictor.recipe, case)
+    answer = predictor.predict(read_study(case.channels), region_mask(case.region, recipe), case.answers)
+    return AnswerScore(
+        case.study,
+        case.patient,
+        dict(zip(recipe.label_names, map(float, answer.probabilities), strict=True)),
+        {name: None if np.isnan(t) else float(t) for name, t in zip(recipe.label_names, truth, strict=True)},
+        closeness(recipe.kind, recipe.label_names, answer.probabilities, truth),
+        tuple(map(float, answer.logits)),
+        answer.missing,
+        answer.seconds,
+        case.row,
+    )
+
+
+def closeness(kind: str, names: Sequence[str], probabilities: np.ndarray, truth: np.ndarray) -> ByLabel:
+    """Label -> how close (K,) probabilities are to a (K,) answer of 1, 0 and NaN, 0..1; None where nobody looked.
+
+    Classes and grades have one number, under the true one.
+    """
+    if kind == "multilabel":
+        each = 1 - (probabilities - truth) ** 2
+        return {name: None if np.isnan(value) else float(value) for name, value in zip(names, each, strict=True)}
+    if np.isnan(truth).any():
+        return dict.fromkeys(names)
+    if kind == "ordinal":
+        far = (np.cumsum(probabilities) - np.cumsum(truth))[:-1]
+        value = 1 - float((far**2).mean())
+    else:
+        value = 1 - float(((probabilities - truth) ** 2).sum()) / 2
+    return {name: value if t == 1 else None for name, t in zip(names, truth, strict=True)}

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
+from radloop.engine.answer_baseline import answer_baseline
 from radloop.engine.assess import CaseScore, patient_scores
 from radloop.engine.prepared import Prepared, prepare
-from radloop.recipes.recipe import Recipe
+from radloop.recipes.recipe import CLASS_KINDS, Recipe
 from radloop.studies.cases import Case
 
 _BINS = 48
@@ -32,8 +34,10 @@ def baseline_scores(
 
 def baseline_cases(
     recipe: Recipe, train_cases: Sequence[Case], eval_cases: Sequence[Case], cache: Path | None = None
-) -> list[CaseScore]:
-    """The trivial method's Dice on every case, by label; cases that cannot be read are left out.
+) -> list[Any]:
+    """The trivial method's score of every case, by label; cases that cannot be read are left out.
+
+    For answers in words see `radloop.engine.answer_baseline`; the rest is of masks.
 
     Each label is judged alone, so bands may overlap, which flatters the floor a little.
 
@@ -43,6 +47,8 @@ def baseline_cases(
         eval_cases: what is scored.
         cache: where preprocessed cases are kept; a temporary folder by default.
     """
+    if recipe.kind in CLASS_KINDS:
+        return answer_baseline(recipe, train_cases, eval_cases)
     if cache is None:
         with TemporaryDirectory(prefix="radloop-baseline-") as folder:
             return baseline_cases(recipe, train_cases, eval_cases, Path(folder))

@@ -1,7 +1,7 @@
 """Training: a recipe, labelled cases and a budget become weights.
 
-AdamW with warm-up and cosine decay over the budget (Loshchilov and Hutter, ICLR 2017 and 2019), Dice plus
-cross-entropy, gradient clipping; what is saved is the running average of the weights at the end, nothing is selected.
+AdamW with warm-up and cosine decay over the budget (Loshchilov and Hutter, ICLR 2017 and 2019), the loss of the kind of
+answer, gradient clipping; what is saved is the running average of the weights at the end, nothing is selected.
 The same seed, epochs, threads and machine give the same weights, bit by bit, on a CPU.
 """
 
@@ -14,27 +14,27 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 
+from radloop.engine.answer_task import AnswerTask
 from radloop.engine.augment import Augment
 from radloop.engine.checkpoint import Checkpoint, digest
 from radloop.engine.cores import usable_cores
-from radloop.engine.losses import dice_ce
-from radloop.engine.patches import Batch, PatchSource
-from radloop.engine.prepared import Prepared, prepare
+from radloop.engine.mask_task import MaskTask
+from radloop.engine.schedule import Budget, peak_share
 from radloop.engine.weights import Average, default_device, load_weights, save_weights
 from radloop.networks.registry import build
 from radloop.recipes.errors import BadInput, Conflict, RadloopError
-from radloop.recipes.recipe import Recipe
+from radloop.recipes.recipe import CLASS_KINDS, Recipe
 from radloop.studies.cases import Case
 from radloop.studies.rows import checksum
 
 logger = logging.getLogger(__name__)
 
-_WARM_UP = 0.05  # share of the budget
 _FROM_CHAMPION = 0.3  # times the peak learning rate, so that good weights are not washed out
 _WEIGHT_DECAY = 1e-2
 _CLIP = 5.0
@@ -43,6 +43,22 @@ _MOST_BAD_STEPS = 20  # in a row
 
 class Cancelled(Conflict):
     """The training was stopped by request; nothing was written."""
+
+
+class Ready(Protocol):
+    """A case that was preprocessed."""
+
+    @property
+    def case(self) -> Case:
+        """The study and its label."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it is; the name changes with the content."""
+
+    @property
+    def known(self) -> np.ndarray:
+        """Whether its label speaks for each of the network's outputs or labels."""
 
 
 @dataclass(frozen=True)
@@ -87,43 +103,6 @@ class FitReport:
     skipped: tuple[tuple[str, str], ...]
     used: tuple[int, ...]
     resumed: int = 0
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Steps or seconds, whichever is given."""
-
-    steps: int | None
-    seconds: float | None
-
-    @classmethod
-    def of(cls, recipe: Recipe, epochs: int | None, minutes: float | None) -> Budget:
-        """The budget asked for, else the recipe's.
-
-        Raises:
-            BadInput: both are given, or one is not above 0.
-        """
-        for name, value in (("epochs", epochs), ("minutes", minutes)):
-            if value is not None and not value > 0:
-                msg = f"{name} = {value}; it must be above 0"
-                raise BadInput(msg)
-        if epochs is not None and minutes is not None:
-            msg = f"epochs = {epochs} and minutes = {minutes} are both given; give one"
-            raise BadInput(msg)
-        if epochs is None and minutes is None:
-            epochs, minutes = (None, recipe.fit.minutes) if recipe.fit.minutes else (recipe.fit.epochs, None)
-        if epochs is not None:
-            return cls(epochs * recipe.fit.steps, None)
-        return cls(None, 60.0 * float(minutes or 0.0))
-
-    def share(self, step: int, seconds: float) -> float:
-        """How much of the budget is used, 0..1; one more step of average length must fit into seconds."""
-        if self.steps is not None:
-            return min(1.0, step / self.steps)
-        one_more = seconds * (step + 1) / step if step else seconds
-        return (
-            1.0 if step and one_more >= float(self.seconds or 0.0) else min(1.0, seconds / float(self.seconds or 1.0))
-        )
 
 
 def fit(
@@ -172,7 +151,7 @@ def fit(
     training = _Training(recipe, seed, where, progress, cancelled, checkpoint)
     with _threads(threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        ready = prepare(recipe, cases, cache, training.caching)
+        ready = training.task.prepare(cases, cache, training.caching)
         if not ready.ready:
             reasons = f"; {ready.skipped[0][0]}: {ready.skipped[0][1]}" if ready.skipped else ""
             msg = f"none of {len(cases)} cases for recipe {recipe.name!r} can be read{reasons}"
@@ -184,16 +163,14 @@ def fit(
     return training.report(ready.skipped, ready.ready)
 
 
-def peak_share(share: float) -> float:
-    """The learning rate at `share` of the budget as a share of its peak: linear warm-up, then cosine to 0."""
-    if share < _WARM_UP:
-        return 0.01 + 0.99 * share / _WARM_UP
-    return 0.5 * (1 + math.cos(math.pi * (share - _WARM_UP) / (1 - _WARM_UP)))
+def task_of(recipe: Recipe) -> AnswerTask | MaskTask:
+    """The data and the loss of a recipe's kind."""
+    return AnswerTask(recipe) if recipe.kind in CLASS_KINDS else MaskTask(recipe)
 
 
 def _job(
     recipe: Recipe,
-    cases: Sequence[Prepared],
+    cases: Sequence[Ready],
     budget: Budget,
     start: Path | None,
     seed: int,
@@ -203,7 +180,7 @@ def _job(
     """What the weights depend on; a checkpoint of anything else is not gone on from."""
     return {
         "recipe": recipe.hash(),
-        "labels": digest([[case.case.row, case.folder.name, case.known.tolist()] for case in cases]),
+        "labels": digest([[c.case.row, c.folder.name, c.known.tolist(), dict(c.case.answers)] for c in cases]),
         "the version to start from": checksum(start) if start and start.is_file() else "",
         "budget": [budget.steps, budget.seconds],
         "seed": seed,
@@ -226,6 +203,7 @@ class _Training:
         checkpoint: Checkpoint | None,
     ) -> None:
         self._checkpoint = checkpoint
+        self.task = task_of(recipe)
         self._recipe, self._seed, self._device = recipe, seed, device
         self._progress, self._cancelled = progress, cancelled
         self._begun = self._trained_from = time.monotonic()
@@ -240,7 +218,7 @@ class _Training:
             self._tell()
 
     def run(
-        self, cases: Sequence[Prepared], budget: Budget, start: Path | None, state: dict[str, Any] | None = None
+        self, cases: Sequence[Any], budget: Budget, start: Path | None, state: dict[str, Any] | None = None
     ) -> None:
         """Learn until the budget is used, from `start` or on from a saved state."""
         self._trained_from = time.monotonic()
@@ -253,7 +231,7 @@ class _Training:
         self._average = Average(self._network, self._recipe.fit.ema)
         self._optimiser = torch.optim.AdamW(self._network.parameters(), lr=peak, weight_decay=_WEIGHT_DECAY)
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=self._device.type == "cuda")
-        self._source = PatchSource(self._recipe, cases, self._seed)
+        self._source = self.task.source(cases, self._seed)
         self._augment = Augment(self._recipe, torch.Generator().manual_seed(self._seed))
         if state:
             self._go_on(state)
@@ -299,13 +277,10 @@ class _Training:
         self._resumed = self._step
         logger.info("the training of %s goes on at step %d", self._recipe.name, self._step)
 
-    def _learn(self, batch: Batch) -> float:
+    def _learn(self, batch: Any) -> float:
         """One step; its loss, NaN where the step was skipped."""
-        image, label = self._augment(batch.image.to(self._device), batch.label.to(self._device))
         self._optimiser.zero_grad(set_to_none=True)
-        with torch.autocast(self._device.type, enabled=self._device.type == "cuda"):
-            logits = self._network(image)
-        loss = dice_ce(logits, label, batch.known.to(self._device))
+        loss = self.task.loss(self._network, batch, self._augment, self._device)
         value = loss.item()
         if not math.isfinite(value):
             return math.nan
@@ -360,10 +335,10 @@ class _Training:
     def finish(self, path: Path) -> None:
         """Write the averaged weights."""
         self._average.store()
-        save_weights(self._network, path)
+        save_weights(self._network, path, self.task.kept())
         self._seconds = time.monotonic() - self._trained_from
 
-    def report(self, skipped: Sequence[tuple[str, str]], cases: Sequence[Prepared]) -> FitReport:
+    def report(self, skipped: Sequence[tuple[str, str]], cases: Sequence[Ready]) -> FitReport:
         return FitReport(
             epochs=len(self._losses),
             steps=self._step,

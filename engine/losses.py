@@ -1,7 +1,7 @@
-"""Dice plus cross-entropy, where a label may speak for only some of a recipe's names.
+"""Dice plus cross-entropy for masks, cross-entropies for answers about a study; a label may speak for some names only.
 
-A label says nothing of names nobody looked at: their probability is added to background's before the loss, so they
-are neither punished nor trained (marginal loss: Fang and Yan, IEEE TMI 2020; Shi et al., Medical Image Analysis 2021).
+A mask says nothing of names nobody looked at: their probability is added to background's before the loss, so they are
+neither punished nor trained (marginal loss: Fang and Yan, IEEE TMI 2020; Shi et al., Medical Image Analysis 2021).
 """
 
 from __future__ import annotations
@@ -53,3 +53,33 @@ def _dice_loss(log_p: torch.Tensor, target: torch.Tensor, seen: torch.Tensor, kn
     dice = (2 * overlap + _SMOOTH) / (sizes + _SMOOTH)
     spoken = known[:, 1:].any(0)
     return 1 - dice[spoken].mean() if bool(spoken.any()) else dice.sum() * 0
+
+
+def answer_loss(kind: str, logits: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """The mean loss over what was looked at; a scalar, 0 at best, and 0 where nothing was.
+
+    Classes that exclude each other: cross-entropy. Findings: one binary cross-entropy each. Grades: one for each
+    "above grade k" (Li and Lin, NeurIPS 2006).
+
+    Args:
+        kind: of the recipe.
+        logits: (N, outputs).
+        truth: (N, K) 1, 0, or NaN where nobody looked.
+        weights: (K,) of classes; of findings where they are present; of grades not used; None weighs all alike.
+    """
+    logits = logits.float() if logits.dtype == torch.half else logits
+    truth = truth.to(logits)
+    if kind == "multilabel":
+        known = ~truth.isnan()
+        each = functional.binary_cross_entropy_with_logits(
+            logits, truth.nan_to_num(), pos_weight=weights, reduction="none"
+        )
+        return (each * known).sum() / known.sum().clamp(min=1)
+    asked = ~truth.isnan().any(1)
+    if not bool(asked.any()):
+        return logits.sum() * 0
+    chosen = truth[asked].argmax(1)
+    if kind == "classification":
+        return functional.cross_entropy(logits[asked], chosen, weight=weights)
+    above = (chosen[:, None] > torch.arange(logits.shape[1], device=logits.device)).to(logits)
+    return functional.binary_cross_entropy_with_logits(logits[asked], above)

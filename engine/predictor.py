@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,11 +18,12 @@ from monai.data.utils import dense_patch_slices
 from monai.inferers import sliding_window_inference
 from torch.nn import functional
 
+from radloop.engine.answer_predictor import AnswerPredictor
 from radloop.engine.weights import default_device, load_weights
 from radloop.networks.registry import build
 from radloop.networks.topology import patch_shape
 from radloop.recipes.preprocess import Preprocess
-from radloop.recipes.recipe import Recipe
+from radloop.recipes.recipe import CLASS_KINDS, Recipe
 from radloop.recipes.volume import Volume
 
 if TYPE_CHECKING:
@@ -137,6 +138,13 @@ class Predictor:
         return (functional.pad(images, flat, mode="replicate") if any(flat) else images), tuple(inside)
 
 
+def predictor_of(
+    recipe: Recipe, weights: Path, device: str | torch.device | None = None
+) -> Predictor | AnswerPredictor:
+    """What answers for a recipe's kind; see the classes for errors."""
+    return (AnswerPredictor if recipe.kind in CLASS_KINDS else Predictor)(recipe, weights, device)
+
+
 class PredictorCache:
     """The predictors used last, by their version's folder; safe for several threads.
 
@@ -147,10 +155,10 @@ class PredictorCache:
 
     def __init__(self, size: int = 4, device: str | torch.device | None = None) -> None:
         self._size, self._device = size, device
-        self._kept: OrderedDict[Path, Predictor] = OrderedDict()
+        self._kept: OrderedDict[Path, Any] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, version: Version) -> Predictor:
+    def get(self, version: Version) -> Any:
         """The predictor of a registered version, loaded when first asked for.
 
         Raises:
@@ -160,7 +168,7 @@ class PredictorCache:
         with self._lock:
             if version.dir not in self._kept:
                 recipe = Recipe.model_validate_json((version.dir / "recipe.json").read_text(encoding="utf-8"))
-                self._kept[version.dir] = Predictor(recipe, version.dir / "model.pt", self._device)
+                self._kept[version.dir] = predictor_of(recipe, version.dir / "model.pt", self._device)
                 if len(self._kept) > self._size:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(version.dir)

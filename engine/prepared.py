@@ -96,7 +96,7 @@ def prepare(
 
 def _prepare(recipe: Recipe, case: Case, folder: Path) -> Prepared:
     known = np.array([True, *(name in case.names for name in recipe.label_names)])
-    place = folder / _digest(case)
+    place = folder / case_digest(case)
     if not (place / "points.npy").is_file():
         _write(recipe, case, place)
     return Prepared(case, place, known)
@@ -106,12 +106,21 @@ def _write(recipe: Recipe, case: Case, place: Path) -> None:
     chain = Preprocess(recipe)
     image, grid = chain.image(read_study(case.channels))
     label = chain.label(read_label(case, recipe.labels), grid).numpy()
+    small = image.clamp(-_HALF_MAX, _HALF_MAX).half().numpy()
+    keep_arrays(place, image=small, label=label, points=_points(label, len(recipe.labels)))
+
+
+def keep_arrays(place: Path, **arrays: np.ndarray) -> None:
+    """Write arrays as `<name>.npy` into a folder of the cache, which appears whole.
+
+    Raises:
+        NoSpace: the cache cannot be written.
+    """
     with writing(f"the cache {place.parent}"):
         private = Path(mkdtemp(prefix=".making-", dir=place.parent))
         try:
-            np.save(private / "image.npy", image.clamp(-_HALF_MAX, _HALF_MAX).half().numpy())
-            np.save(private / "label.npy", label)
-            np.save(private / "points.npy", _points(label, len(recipe.labels)))
+            for name, array in arrays.items():
+                np.save(private / f"{name}.npy", array)
             if place.exists():  # left incomplete by a crash, or made by another training meanwhile
                 shutil.rmtree(place, ignore_errors=True)
             private.rename(place)
@@ -135,8 +144,12 @@ def _preprocess_hash(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _digest(case: Case) -> str:
-    """Changes with the label's content and with the size or time of the study's files."""
+def case_digest(case: Case) -> str:
+    """Changes with the content of the label and of the region, and with the size or time of the study's files.
+
+    Raises:
+        NotFound: one of them cannot be read.
+    """
     digest = hashlib.sha256(case.study.encode())
     try:
         for path in case.channels:
@@ -144,6 +157,7 @@ def _digest(case: Case) -> str:
                 state = file.stat()
                 digest.update(f"{file.name}:{state.st_size}:{state.st_mtime_ns}".encode())
         digest.update(case.label.read_bytes())
+        digest.update(case.region.read_bytes() if case.region else b"")
         digest.update("\0".join(case.ids).encode())
     except OSError as error:
         msg = f"study {case.study}: {Path(error.filename or case.label).name} cannot be read ({error.strerror})"

@@ -12,14 +12,15 @@ from typing import Any
 import monai
 import torch
 
-from radloop.engine.assess import CaseScore
+from radloop.engine.assess import Score
+from radloop.engine.calibrate import calibrate
 from radloop.engine.fit import Cancelled, FitReport, Progress, fit
 from radloop.engine.running import Run
 from radloop.engine.verdict import HeldOut, Verdict, levels, opponents
 from radloop.evaluation.gate_rule import Decision
 from radloop.networks.topology import topology
 from radloop.recipes.errors import BadInput, Conflict, RadloopError
-from radloop.recipes.recipe import Recipe
+from radloop.recipes.recipe import CLASS_KINDS, Recipe
 from radloop.registry.folders import WEIGHTS
 from radloop.registry.lineage import made_by, tainted
 from radloop.registry.registry import Overtaken, Registry
@@ -47,14 +48,15 @@ class TrainOutcome:
     version: Version
     decision: Decision | None
     report: FitReport
-    scores: tuple[CaseScore, ...]
+    scores: tuple[Score, ...]
 
 
 @dataclass(frozen=True)
 class _Sides:
-    """What a training learns from and what it is measured on."""
+    """What a training learns from, what its probabilities are scaled by, and what it is measured on."""
 
     train: list[Case]
+    calibration: list[Case]
     held_out: HeldOut
     patients: dict[str, list[str]]
 
@@ -123,6 +125,9 @@ def train_version(
             cancelled=cancelled,
             checkpoint=run.checkpoint if run else None,
         )
+        temperature = calibrate(
+            recipe, staged / WEIGHTS, sides.calibration, device, lambda: _stop_if(cancelled, recipe)
+        )
         against = opponents(registry, recipe.name, champion, sides.held_out.now)
         verdict = Verdict(recipe, sides.train, sides.held_out, home.cache, device, lambda: _stop_if(cancelled, recipe))
         verdict.measure(staged / WEIGHTS, against, judged=fold is None)
@@ -134,6 +139,7 @@ def train_version(
             "training": run.id if run else None,
             "judged_against": champion.number if champion else None,
             "reference": _reference(recipe, champion, verdict.decision),
+            "temperature": temperature,
         }
         manifest = _manifest(sides, report, verdict, asked | lineage)
         _stop_if(cancelled, recipe)
@@ -159,6 +165,7 @@ def _sides(
     cases = labelled_cases(studies, ledger, recipe, SIDES, until=until)
     train = [case for case in cases if case.side == "train"]
     held_out = [case for case in cases if case.side == "validation"]
+    calibration = held_out
     if fold:
         number, k = fold
         if not 1 <= number <= k:
@@ -167,6 +174,9 @@ def _sides(
         places = Split(ledger).folds((case.patient for case in cases), k)
         train = [case for case in cases if places[case.patient] != number - 1]
         held_out = [case for case in cases if places[case.patient] == number - 1]
+        if recipe.kind in CLASS_KINDS:  # what a fold is measured on must not scale its probabilities
+            calibration = [case for case in train if case.side == "validation"]
+            train = [case for case in train if case.side != "validation"]
     if only is not None:
         train = [case for case in train if case.study in only]
     if not train:
@@ -181,7 +191,7 @@ def _sides(
     if champion:
         then = labelled_cases(studies, ledger, recipe, SIDES, until=_last_row(champion))
         before = [case for case in then if case.side == "validation"]
-    return _Sides(train, HeldOut(held_out, before), patients)
+    return _Sides(train, calibration, HeldOut(held_out, before), patients)
 
 
 def _last_row(version: Version) -> int:
@@ -276,11 +286,12 @@ def _manifest(sides: _Sides, report: FitReport, verdict: Verdict, asked: dict[st
 
 def _same_network(one: Recipe, other: Recipe) -> bool:
     """Whether weights of one recipe mean the same in the other."""
-    same = ("dimension", "channels", "labels", "preprocess")
+    same = ("dimension", "channels", "labels", "preprocess", "kind", "answer")
     return (
         all(getattr(one, field) == getattr(other, field) for field in same)
         and one.network.name == other.network.name
         and topology(one) == topology(other)
+        and (one.kind not in CLASS_KINDS or one.fit.patch == other.fit.patch)
     )
 
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from radloop.engine.assess import CaseScore, assess, label_scores, patient_scores
+from radloop.engine.assess import Score, assess, label_scores, patient_scores
 from radloop.engine.baseline import baseline_cases
-from radloop.engine.predictor import Predictor
+from radloop.engine.predictor import predictor_of
 from radloop.evaluation.gate_rule import FULL, Decision, Level, judge, reconcile
 from radloop.recipes.errors import RadloopError
 from radloop.recipes.recipe import Recipe
@@ -153,10 +153,10 @@ class Verdict:
     cache: Path
     device: str | torch.device | None = None
     stop: Callable[[], None] = lambda: None
-    scores: list[CaseScore] = field(default_factory=list)
-    champion: list[CaseScore] | None = None
-    references: list[list[CaseScore]] = field(default_factory=list)
-    baseline: list[CaseScore] = field(default_factory=list)
+    scores: list[Score] = field(default_factory=list)
+    champion: list[Score] | None = None
+    references: list[list[Score]] = field(default_factory=list)
+    baseline: list[Score] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     decision: Decision | None = None
     without: Decision | None = None
@@ -165,7 +165,7 @@ class Verdict:
     def measure(self, weights: Path, against: Opponents, *, judged: bool) -> None:
         """Score the challenger and its opponents on the same cases, then ask the gate."""
         begun = time.monotonic()
-        self.scores = self._assess(Predictor(self.recipe, weights, self.device))
+        self.scores = self._assess(predictor_of(self.recipe, weights, self.device))
         self.champion = None if against.champion is None else self._version(against.champion)
         self.references = [self._version(version) for version, _ in against.references]
         self.baseline = baseline_cases(self.recipe, self.train, self.held_out.every, self.cache)
@@ -203,13 +203,13 @@ class Verdict:
     def _ask(self, cases: Sequence[Case], against: Opponents) -> Decision:
         rows = {case.row for case in cases}
 
-        def mean(scores: list[CaseScore]) -> dict[str, float]:
+        def mean(scores: list[Score]) -> dict[str, float]:
             return patient_scores(_of(scores, rows))
 
-        def by_label(scores: list[CaseScore]) -> dict[str, dict[str, float]]:
+        def by_label(scores: list[Score]) -> dict[str, dict[str, float]]:
             return label_scores(_of(scores, rows))
 
-        def level(scores: list[CaseScore], names: Sequence[str]) -> Level:
+        def level(scores: list[Score], names: Sequence[str]) -> Level:
             return Level(mean(scores), {name: of for name, of in by_label(scores).items() if name in names})
 
         names, champion = self.recipe.label_names, against.champion
@@ -236,14 +236,14 @@ class Verdict:
         others = {score.row for score in (*(self.champion or ()), *self.baseline)}
         return others - {score.row for score in self.scores}
 
-    def _version(self, version: Version) -> list[CaseScore]:
-        return self._assess(Predictor(version.load_recipe(), version.weights, self.device))
+    def _version(self, version: Version) -> list[Score]:
+        return self._assess(predictor_of(version.load_recipe(), version.weights, self.device))
 
-    def _assess(self, predictor: Predictor) -> list[CaseScore]:
+    def _assess(self, predictor: Any) -> list[Score]:
         found = assess(predictor, self.held_out.every, lambda _: self.stop(), surfaces=False)
         self.skipped += [skip for skip in found.skipped if skip not in self.skipped]
         return list(found.scores)
 
 
-def _of(scores: Sequence[CaseScore], rows: Collection[int]) -> list[CaseScore]:
+def _of(scores: Sequence[Score], rows: Collection[int]) -> list[Score]:
     return [score for score in scores if score.row in rows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
         NotFound: no such file.
         BadInput: the file is no checkpoint of weights alone, or its weights have other names or shapes.
     """
-    if not path.is_file():
-        msg = f"weights {path} do not exist; give the model.pt of a version"
-        raise NotFound(msg)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
-        msg = f"weights {path} cannot be read as a checkpoint of tensors under 'state_dict': {_first_line(error)}"
-        raise BadInput(msg) from error
+    state = _read(path)["state_dict"]
     wrong = _differences(network.state_dict(), state)
     if wrong:
         msg = f"weights {path} do not fit the recipe's network: {wrong}; train from scratch or restore the recipe"
@@ -40,14 +34,37 @@ def load_weights(network: nn.Module, path: Path) -> None:
     network.load_state_dict(state)
 
 
-def save_weights(network: nn.Module, path: Path) -> None:
+def read_kept(path: Path) -> dict[str, Any]:
+    """What was saved beside the weights; empty where nothing was.
+
+    Raises:
+        NotFound: no such file.
+        BadInput: the file is no checkpoint.
+    """
+    return {key: value for key, value in _read(path).items() if key != "state_dict"}
+
+
+def add_kept(path: Path, more: Mapping[str, Any]) -> None:
+    """Save further plain values beside the weights of a file, whole or not at all.
+
+    Raises:
+        NotFound, BadInput: there is no checkpoint.
+        NoSpace: the disk is full or read-only.
+    """
+    save_tensors({**_read(path), **more}, path)
+
+
+def save_weights(network: nn.Module, path: Path, kept: Mapping[str, Any] | None = None) -> None:
     """Write `{"state_dict": ...}` to `path`, whole or not at all.
+
+    Args:
+        kept: plain numbers, texts, lists and tables to be saved beside the weights.
 
     Raises:
         NoSpace: the disk is full or read-only.
     """
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
-    save_tensors({"state_dict": state}, path)
+    save_tensors({"state_dict": state, **(kept or {})}, path)
 
 
 def save_tensors(content: dict[str, Any], path: Path) -> None:
@@ -105,6 +122,18 @@ class Average:
         """Give the network the averaged weights."""
         for parameter, mean in zip(self._network.parameters(), self._mean, strict=True):
             parameter.copy_(mean)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        msg = f"weights {path} do not exist; give the model.pt of a version"
+        raise NotFound(msg)
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        return {"state_dict": found["state_dict"], **found}
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
+        msg = f"weights {path} cannot be read as a checkpoint of tensors under 'state_dict': {_first_line(error)}"
+        raise BadInput(msg) from error
 
 
 def _differences(wanted: dict[str, torch.Tensor], found: object) -> str:

@@ -25,7 +25,6 @@ from radloop.studies.ledger import Ledger
 from radloop.studies.shown import ShownAnswers
 
 if TYPE_CHECKING:
-    from radloop.engine.predictor import Predictor
     from radloop.registry.version import Version
 
 logger = logging.getLogger(__name__)
@@ -43,8 +42,8 @@ class Serving(Protocol):
     def known(self, recipe: str) -> Version | None:
         """The version that served a moment ago, without waiting."""
 
-    def predictor(self, version: Version) -> Predictor:
-        """The predictor of a version, loaded once."""
+    def predictor(self, version: Version) -> Any:
+        """What answers for a version, loaded once: a `Predictor` of masks, or an `AnswerPredictor`."""
 
 
 @dataclass(frozen=True)
@@ -118,14 +117,14 @@ class SegmentationInfer(InferTask):
             BadImage: the image cannot be read or does not fit the recipe.
         """
         study = request.get("study")
-        paths = self._paths(study, request.get("image"))
+        paths = paths_of(self._folder, self.recipe, study, request.get("image"))
         client = str(request.get("client_id") or "unknown")
         # A batch asks for proposals, not for what somebody is about to read.
         reads = bool(study) and not request.get("save_label")
         withheld = reads and self._withholds(str(study), self.recipe.name, client) and bool(self.get_path())
         answer = self.nothing(paths) if withheld else self.answer(paths)
         started = time.monotonic()
-        file = _save(answer, request.get("result_extension") or mask_extension(paths[0]))
+        file = save_answer(answer, request.get("result_extension") or mask_extension(paths[0]))
         answer.seconds["write"] = time.monotonic() - started
         params = self._params(answer) | ({"withheld": True, "message": WITHHELD} if withheld else {})
         # A local volume that is uploaded later becomes a study of the name by which the viewer calls it.
@@ -169,20 +168,8 @@ class SegmentationInfer(InferTask):
 
     def finds_something(self, study_id: str) -> bool:
         """Whether the serving version marks anything in a study; False before the first model."""
-        answer = self.answer(self._paths(study_id, None))
+        answer = self.answer(paths_of(self._folder, self.recipe, study_id, None))
         return bool(answer.mask.any())
-
-    def _paths(self, study: str | None, image: str | None) -> tuple[Path, ...]:
-        channels = len(self.recipe.channels)
-        if study:
-            return self._folder.study(study).first_channels(channels)
-        if not image:
-            msg = "the request names no image"
-            raise BadInput(msg)
-        if channels > 1:
-            msg = f"{self.recipe.name} needs {channels} channels; an uploaded image has one: put it into the studies"
-            raise BadInput(msg)
-        return (Path(image),)
 
     def _params(self, answer: Answer) -> dict[str, Any]:
         version = answer.version
@@ -206,8 +193,30 @@ class SegmentationInfer(InferTask):
         return params
 
 
-def _save(answer: Answer, extension: str) -> str:
-    """Writes the mask to a temporary file that the server deletes after the reply."""
+def paths_of(folder: StudiesFolder, recipe: Recipe, study: str | None, image: str | None) -> tuple[Path, ...]:
+    """The files of what a request asks about: a study's channels, or the one image that was uploaded.
+
+    Raises:
+        BadInput: it names neither, or an upload where the recipe needs several channels.
+    """
+    channels = len(recipe.channels)
+    if study:
+        return folder.study(study).first_channels(channels)
+    if not image:
+        msg = "the request names no image"
+        raise BadInput(msg)
+    if channels > 1:
+        msg = f"{recipe.name} needs {channels} channels; an uploaded image has one: put it into the studies"
+        raise BadInput(msg)
+    return (Path(image),)
+
+
+def save_answer(answer: Answer, extension: str) -> str:
+    """The mask in a temporary file that the server deletes after the reply.
+
+    Raises:
+        BadInput: the extension is none of a mask.
+    """
     if not split_ending(f"mask{extension}", MASK_ENDINGS)[1]:
         msg = f"result_extension {extension!r} is not known; use one of {', '.join(MASK_ENDINGS)}"
         raise BadInput(msg)

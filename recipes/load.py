@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from radloop.recipes.errors import BadRecipe, NotFound, closest
 from radloop.recipes.explain import explain
-from radloop.recipes.recipe import Kind, Recipe
+from radloop.recipes.recipe import CLASS_KINDS, Kind, Recipe
 from radloop.recipes.toml_lines import Statement, line_of, statements
 
 if sys.version_info >= (3, 11):
@@ -23,7 +23,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-SERVED_KINDS = ("segmentation",)
+SERVED_KINDS = ("segmentation", *CLASS_KINDS)
 SHIPPED = Path(__file__).parent / "shipped"
 
 _FOUND_IN = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
@@ -175,7 +175,7 @@ def _validate(data: dict[str, Any], lost: Collection[Path_]) -> tuple[Recipe | N
     """The recipe, or what is wrong with its values: paths and messages."""
     problems: list[tuple[Path_, str]] = []
     if data.get("kind") in set(get_args(Kind)) - set(SERVED_KINDS):
-        problems.append((("kind",), f"kind = {data['kind']!r} is not available yet; use {SERVED_KINDS[0]}"))
+        problems.append((("kind",), f"kind = {data['kind']!r} is not available yet; use {', '.join(SERVED_KINDS)}"))
     try:
         return _strict(data), problems
     except ValidationError as error:

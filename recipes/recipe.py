@@ -194,6 +194,11 @@ class Recipe(Part):
         """Channels that the network is given: the study's, and the region's mask."""
         return len(self.channels) + bool(self.answer.region)
 
+    @property
+    def figure(self) -> str:
+        """What the gate compares of each patient, 0..1 and higher is better, in words."""
+        return {"segmentation": "Dice", "ordinal": "1 - RPS"}.get(self.kind, "1 - Brier score")
+
     def hash(self) -> str:
         """Twelve hex digits that change with any field of the recipe."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)

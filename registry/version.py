@@ -74,6 +74,11 @@ class Version:
         """When it was published, UTC ISO."""
         return str(self.manifest.get("created", ""))
 
+    @property
+    def figure(self) -> str:
+        """What its held-out scores are, in words; empty where its files are lost."""
+        return "" if self.state == DAMAGED else self.load_recipe().figure
+
     def load_recipe(self) -> Recipe:
         """The recipe as it was when the version was trained."""
         return Recipe.model_validate_json((self.dir / RECIPE).read_text(encoding="utf-8"))

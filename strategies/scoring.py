@@ -49,7 +49,8 @@ class DiceScoring(ScoringMethod):
         """
         found: dict[str, dict[str, float]] = {}
         for recipe in datastore.recipes:
-            version = self._champion(recipe.name) if request.get("recipe") in (None, recipe.name) else None
+            asked = request.get("recipe") in (None, recipe.name) and recipe.kind == "segmentation"
+            version = self._champion(recipe.name) if asked else None
             if version is None:
                 continue
             predictor = self._predictor(version)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,8 @@ class Case:
         blind: whether the reader gave it before seeing any model's answer.
         ids: what the label's values 1..N mean, in their order; empty where they are the recipe's ids of now.
         author: who gave it.
+        region: mask of the recipe that `answer.region` names, where the study has a label of it.
+        answers: the study's cells of `answers.csv`.
     """
 
     study: str
@@ -49,6 +51,8 @@ class Case:
     blind: bool
     ids: tuple[str, ...] = ()
     author: str = ""
+    region: Path | None = None
+    answers: Mapping[str, str] = field(default_factory=dict)
 
 
 def labelled_cases(
@@ -69,6 +73,7 @@ def labelled_cases(
     """
     studies = folder.studies()
     rows = ledger.current(recipe.name, until)
+    regions = ledger.current(recipe.answer.region, until) if recipe.answer.region else {}
     # Those with a label first: among themselves they fill every side, so that held-out ones can be measured on.
     side_of = study_sides(studies, ledger, rows)
     cases = []
@@ -85,6 +90,7 @@ def labelled_cases(
         try:
             label = ledger.content(row, folder.final_dir)
             names = _names(recipe, row, label)
+            region = ledger.content(regions[study_id], folder.final_dir) if study_id in regions else None
         except (Conflict, BadLabel) as error:
             log.warning("study %s is left out: %s", study_id, error)
             continue
@@ -100,6 +106,8 @@ def labelled_cases(
                 row=row.id,
                 blind=not row.shown_version,
                 author=row.author,
+                region=region,
+                answers=study.answers,
             )
         )
     return cases

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import pytest
 
 from radloop.apps.cli import main
-from radloop.recipes import load
 from radloop.studies.answers import said
 from radloop.studies.home import Home
 from radloop.studies.ledger import Ledger
@@ -21,7 +20,6 @@ CHEST = 'name = "chest"\nkind = "multilabel"\nlabels = { effusion = 1, mass = 2 
 @pytest.fixture
 def place(tmp_path: Path, kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three studies with cells for two recipes; one cell is no label."""
-    monkeypatch.setattr(load, "SERVED_KINDS", ("segmentation", "ordinal", "multilabel"))
     studies = tmp_path / "studies"
     studies.mkdir()
     recipes = Home.find(studies).recipes

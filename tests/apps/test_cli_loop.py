@@ -114,7 +114,7 @@ def test_evaluate_writes_json_report_and_table(place: Path, capsys: pytest.Captu
     assert figures["recipe"] == "bright"
     assert {"dice", "dice.blob", "surface_dice", "hd95"} <= set(figures["metrics"]) | {"hd95"}
     assert set(figures["metrics"]["dice"]) == {"value", "low", "high"}
-    assert set(figures) == {"recipe", "version", "n", "patients", "metrics"}
+    assert set(figures) == {"recipe", "version", "n", "patients", "metrics", "readings"}
     assert {"trivial_dice", "difference"} <= set(figures["metrics"])
     assert all(set(figure) == {"value", "low", "high"} for figure in figures["metrics"].values())
     assert "the test side of the patient split" in said

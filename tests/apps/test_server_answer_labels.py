@@ -14,7 +14,6 @@ from starlette.testclient import TestClient
 
 from radloop.apps.app import RadloopApp
 from radloop.apps.asgi import app
-from radloop.recipes import load
 from radloop.studies.home import Home
 
 GRADE = 'name = "grade"\nkind = "ordinal"\nlabels = { low = 1, high = 2 }\n'
@@ -24,7 +23,6 @@ FORM = {"format": 1, "kind": "ordinal", "answer": "high"}
 @pytest.fixture
 def client(tmp_path: Path, kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     """The guarded server in this process, on two studies, a mask recipe and one about whole studies."""
-    monkeypatch.setattr(load, "SERVED_KINDS", ("segmentation", "ordinal"))
     studies, home = tmp_path / "studies", Home(tmp_path / "home")
     studies.mkdir()
     for name in ("a", "b"):

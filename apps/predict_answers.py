@@ -1,0 +1,75 @@
+"""`radloop predict` for answers in words: one line a label with its probability, and no masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from radloop.apps.results_table import Job, Row, source_of
+
+if TYPE_CHECKING:
+    from radloop.recipes.recipe import Recipe
+    from radloop.registry.version import Version
+    from radloop.studies.folder import StudiesFolder
+    from radloop.studies.home import Home
+
+
+class Answers:
+    """What a recipe of this kind is told beside the image, and the lines of its answers.
+
+    Args:
+        home: of the models, and of readers' masks of the region.
+        folder: the studies, or None where a single image is answered.
+        version: what answers.
+    """
+
+    def __init__(self, home: Home, folder: StudiesFolder | None, version: Version) -> None:
+        from radloop.engine.predictor import PredictorCache
+        from radloop.engine.regions import Regions
+        from radloop.registry.registry import Registry
+        from radloop.studies.folder import StudiesFolder
+        from radloop.studies.ledger import Ledger
+
+        self._folder, self._version, self._recipe = folder, version, version.load_recipe()
+        self._ledger, self._registry, cache = Ledger(home), Registry(home), PredictorCache()
+        self._predictor = cache.get(version)
+        beside = folder or StudiesFolder(home.path)
+        self._regions = Regions(beside, self._ledger, self._registry.champion, cache.get)
+
+    def told(self, job: Job) -> str:
+        """Changes with what the answer depends on beside the image: covariates, and the region's mask."""
+        name = self._recipe.answer.region
+        row = self._ledger.latest(job.study, name) if name and self._folder else None
+        champion = self._registry.champion(name) if name and row is None else None
+        cells = self._cells(job)
+        covariates = [cells.get(one, "") for one in self._recipe.answer.covariates]
+        return repr((covariates, row.checksum if row else "", champion.number if champion else 0))
+
+    def rows(self, job: Job) -> Iterator[Row]:
+        """The lines of one study.
+
+        Raises:
+            BadInput: the study or a covariate cannot be used.
+            NotFound: there is no mask of the region.
+        """
+        from radloop.studies.images import read_study
+
+        volume = read_study(job.channels)
+        region = self._regions.of(self._recipe, job.study if self._folder else None, volume)
+        found = self._predictor.predict(volume, region.mask if region else None, self._cells(job))
+        warnings = [f"{name} is not known" for name in found.missing]
+        warnings += [f"looked where {region.source} says"] if region else []
+        source = asdict(source_of(job, self._version, self.told(job)))
+        for name, value in zip(self._recipe.label_names, found.probabilities, strict=True):
+            yield Row(job.study, name, "", f"{value:.4f}", f"{found.seconds:.2f}", "; ".join(warnings), **source)
+
+    def _cells(self, job: Job) -> Mapping[str, str]:
+        return self._folder.study(job.study).answers if self._folder else {}
+
+
+def in_words(recipe: Recipe) -> bool:
+    """Whether a recipe's answers are words and not masks."""
+    from radloop.recipes.recipe import CLASS_KINDS
+
+    return recipe.kind in CLASS_KINDS

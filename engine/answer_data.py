@@ -1,0 +1,302 @@
+"""Studies for an answer about the whole: preprocessed on disk, cut or thinned to what the network takes, in batches."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from radloop.engine.prepared import case_digest, keep_arrays
+from radloop.recipes.errors import BadImage, BadInput, BadLabel, NotFound
+from radloop.recipes.preprocess import Grid, Preprocess
+from radloop.recipes.recipe import Recipe
+from radloop.recipes.volume import Volume
+from radloop.studies.answers import read_answer
+from radloop.studies.cases import Case
+from radloop.studies.files import writing
+from radloop.studies.images import read_mask, read_study
+
+logger = logging.getLogger(__name__)
+
+_HALF_MAX = 60000.0  # float16 ends at 65504
+_JITTER = 8  # in training a cut moves by up to this part of its size
+
+
+@dataclass(frozen=True)
+class PreparedAnswer:
+    """One labelled study on the network's grid, on disk.
+
+    Attributes:
+        case: the study and label it was made from.
+        folder: holds `image.npy`, (inputs, x, y, z) float16; where a region is named, the last channel is its mask.
+        truth: (K,) float32 over the recipe's labels: 1, 0, or NaN where nobody looked.
+    """
+
+    case: Case
+    folder: Path
+    truth: np.ndarray
+
+    @property
+    def image(self) -> np.ndarray:
+        """(inputs, x, y, z) float16, mapped from disk."""
+        return np.load(self.folder / "image.npy", mmap_mode="r")
+
+    @property
+    def known(self) -> np.ndarray:
+        """(K,) whether the label speaks for each of the recipe's."""
+        return ~np.isnan(self.truth)
+
+
+@dataclass(frozen=True)
+class PreparedAnswers:
+    """The cases that could be prepared, and those that could not with the reason."""
+
+    ready: tuple[PreparedAnswer, ...]
+    skipped: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class AnswerBatch:
+    """Studies as tensors.
+
+    Attributes:
+        image: (N, channels, *space) float32, without the region's mask.
+        region: (N, *space) uint8, zeros where the recipe names none.
+        present: (N, z) bool for networks that take slices, else None.
+        extra: (N, 2 * covariates) float32, or None where the recipe names none.
+        truth: (N, K) float32, NaN where nobody looked.
+    """
+
+    image: torch.Tensor
+    region: torch.Tensor
+    present: torch.Tensor | None
+    extra: torch.Tensor | None
+    truth: torch.Tensor
+
+
+def takes_slices(recipe: Recipe) -> bool:
+    """Whether the recipe's network takes a study as a sequence of slices, as many as there are."""
+    return recipe.network.name.startswith("slices_")
+
+
+def truth_of(recipe: Recipe, case: Case) -> np.ndarray:
+    """(K,) float32 of a case's answer: 1, 0, or NaN where nobody looked.
+
+    Raises:
+        BadLabel: the file is no answer.
+    """
+    answer = read_answer(case.label, recipe)
+    return np.array([float(answer[n]) if n in answer else math.nan for n in recipe.label_names], np.float32)
+
+
+def prepare_answers(
+    recipe: Recipe, cases: Iterable[Case], cache: Path, step: Callable[[int], None] | None = None
+) -> PreparedAnswers:
+    """Preprocess every case into `cache`, or find it there; a case that cannot be read is named and left out.
+
+    Args:
+        recipe: whose preprocessing, region and labels.
+        cases: studies with an answer each.
+        cache: a folder that can be deleted at any time.
+        step: called before each case with its number; may raise to stop.
+
+    Raises:
+        NoSpace: the cache cannot be written.
+    """
+    folder = cache / "prepared" / _hash(recipe)
+    with writing(f"the cache {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+    ready, skipped = [], []
+    for number, case in enumerate(cases):
+        if step:
+            step(number)
+        try:
+            truth = truth_of(recipe, case)
+            place = folder / case_digest(case)
+            if not (place / "image.npy").is_file():
+                image = input_of(recipe, read_study(case.channels), region_mask(case.region, recipe)).numpy()
+                keep_arrays(place, image=image.clip(-_HALF_MAX, _HALF_MAX).astype(np.float16))
+            ready.append(PreparedAnswer(case, place, truth))
+        except (BadInput, NotFound) as error:
+            logger.warning("skipped study %s: %s", case.study, error)
+            skipped.append((case.study, str(error)))
+    return PreparedAnswers(tuple(ready), tuple(skipped))
+
+
+def region_mask(file: Path | None, recipe: Recipe) -> Volume | None:
+    """The mask of a recipe's region; None where the recipe looks at the whole image.
+
+    Raises:
+        NotFound: the recipe names a region, and there is no mask of it.
+        BadImage: it cannot be read.
+    """
+    if not recipe.answer.region:
+        return None
+    if file is None:
+        msg = f"there is no mask of {recipe.answer.region!r} to say where to look; label it, or let a model answer"
+        raise NotFound(msg)
+    return read_mask(file)
+
+
+def input_of(recipe: Recipe, volume: Volume, region: Volume | None) -> torch.Tensor:
+    """What the network may see of a study: (inputs, x, y, z) float32 on the grid, cut around the region if any.
+
+    Outside the region and its border everything is 0, so that neither the shape nor the extent of the file shows.
+
+    Raises:
+        BadImage: the study does not fit the recipe.
+        BadLabel: the region lies on other voxels, or is empty.
+    """
+    chain = Preprocess(recipe)
+    image, grid = chain.image(volume)
+    if recipe.dimension == 2 and image.shape[-1] > 1:
+        msg = f"the study has {image.shape[-1]} slices; recipe {recipe.name!r} looks at one picture (dimension = 2)"
+        raise BadImage(msg)
+    if region is None:
+        return image
+    mask = _on_grid(region, grid)
+    near = _near(mask, grid, recipe.answer.border)
+    box = tuple(slice(int(places.min()), int(places.max()) + 1) for places in np.nonzero(near))
+    whole = (slice(None), *box)
+    return torch.cat([image[whole] * torch.from_numpy(near[box]), torch.from_numpy(mask[box]).float()[None]])
+
+
+def _on_grid(region: Volume, grid: Grid) -> np.ndarray:
+    """(x, y, z) bool: the region's mask, whatever its labels, nearest voxel."""
+    from radloop.recipes.resample import resize_label
+
+    same = region.same_grid(Volume(np.empty((1, *grid.source_shape), dtype=np.bool_), grid.source_affine))
+    if not same or not region.array.any():
+        what = "is empty" if same else f"has {region.shape} voxels, the study {grid.source_shape}"
+        msg = f"the region's mask {what}; it must show where to look"
+        raise BadLabel(msg)
+    found = np.array(resize_label(grid.to_ras(region.array[0] > 0), grid.shape), dtype=bool)
+    if not found.any():  # smaller than a voxel of the grid
+        centre = np.argwhere(grid.to_ras(region.array[0] > 0)).mean(axis=0)
+        share = (centre + 0.5) / np.array(grid.oriented_shape)
+        found[tuple(np.minimum((share * found.shape).astype(int), np.array(found.shape) - 1))] = True
+    return found
+
+
+def _near(mask: np.ndarray, grid: Grid, border: float) -> np.ndarray:
+    """(x, y, z) bool: voxels at most `border` mm from the mask."""
+    return np.asarray(ndimage.distance_transform_edt(~mask, sampling=grid.spacing)) <= border
+
+
+def cut(
+    image: np.ndarray | torch.Tensor, recipe: Recipe, shift: Sequence[float] = (0.0, 0.0, 0.0)
+) -> tuple[np.ndarray, int]:
+    """(inputs, *patch) float32 of a study for the network, and how many slices of it are the study's.
+
+    The middle of the study is taken, the edge repeated where it is smaller (zeros around a region). A network of slices
+    gets as many as there are, evenly thinned to the patch's third number.
+
+    Args:
+        image: (inputs, x, y, z).
+        shift: -1..1 along each axis, how far off the middle, as a part of what the jitter allows.
+    """
+    array = np.asarray(image)
+    sizes = (*recipe.fit.patch, 1)[:3]
+    axes: Sequence[int] = (0, 1, 2)
+    if takes_slices(recipe):
+        if array.shape[3] > sizes[2]:
+            array = array[..., np.linspace(0, array.shape[3] - 1, sizes[2]).round().astype(int)]
+        axes = (0, 1)
+    taken, pad = [slice(None)] * 4, [(0, 0)] * 4
+    for axis in axes:
+        n, size = array.shape[axis + 1], sizes[axis]
+        start = round((n - size) / 2 + shift[axis] * size / _JITTER)
+        if n > size:  # a cut stays inside the study where it can
+            start = min(max(start, 0), n - size)
+        taken[axis + 1] = slice(max(start, 0), min(start + size, n))
+        pad[axis + 1] = (max(-start, 0), max(start + size - n, 0))
+    mode = "constant" if recipe.answer.region else "edge"
+    found = np.pad(np.asarray(array[tuple(taken)], np.float32), pad, mode=mode)  # type: ignore[call-overload]
+    return (found[..., 0] if recipe.dimension == 2 else found), found.shape[3]
+
+
+def stack(
+    recipe: Recipe, images: Sequence[np.ndarray], truths: Sequence[np.ndarray], extra: np.ndarray | None = None
+) -> AnswerBatch:
+    """A batch of studies that were cut; fewer slices are padded with zeros and told apart."""
+    present = None
+    if takes_slices(recipe):
+        counts = [image.shape[3] for image in images]
+        most = max(counts)
+        images = [np.pad(i, [(0, 0)] * 3 + [(0, most - i.shape[3])]) for i in images]
+        present = torch.tensor([[n < count for n in range(most)] for count in counts])
+    whole = torch.from_numpy(np.stack(images).astype(np.float32))
+    channels = len(recipe.channels)
+    region = whole[:, channels] if recipe.answer.region else torch.zeros_like(whole[:, 0])
+    return AnswerBatch(
+        whole[:, :channels],
+        region.to(torch.uint8),
+        present,
+        None if extra is None else torch.from_numpy(extra.astype(np.float32)),
+        torch.from_numpy(np.stack(truths).astype(np.float32)),
+    )
+
+
+def with_region(recipe: Recipe, image: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
+    """(N, inputs, *space): what the network is given of a batch."""
+    return torch.cat([image, region[:, None].to(image)], dim=1) if recipe.answer.region else image
+
+
+class AnswerSource:
+    """An endless, seeded stream of batches; with `fit.balance = "sampler"` rare classes come as often as others."""
+
+    def __init__(
+        self, recipe: Recipe, cases: Sequence[PreparedAnswer], seed: int, extra: np.ndarray | None = None
+    ) -> None:
+        self._recipe, self._cases, self._extra = recipe, cases, extra
+        self._rng = np.random.default_rng(seed)
+        self._left: list[int] = []
+        self._chances = _chances(cases) if recipe.fit.balance == "sampler" else None
+
+    def state(self) -> str:
+        """Where in the stream it is, as JSON for `go_on`."""
+        return json.dumps({"rng": self._rng.bit_generator.state, "left": self._left})
+
+    def go_on(self, state: str) -> None:
+        """Continue where another source of the same recipe and cases was."""
+        found = json.loads(state)
+        self._rng.bit_generator.state, self._left = found["rng"], found["left"]
+
+    def next(self) -> AnswerBatch:
+        """The next batch."""
+        chosen = [self._next() for _ in range(self._recipe.fit.batch)]
+        images = [cut(self._cases[i].image, self._recipe, self._rng.uniform(-1, 1, 3).tolist())[0] for i in chosen]
+        extra = None if self._extra is None else self._extra[chosen]
+        return stack(self._recipe, images, [self._cases[i].truth for i in chosen], extra)
+
+    def _next(self) -> int:
+        """Every case once before any comes twice; by chance where classes are balanced."""
+        if self._chances is not None:
+            return int(self._rng.choice(len(self._cases), p=self._chances))
+        if not self._left:
+            self._left = self._rng.permutation(len(self._cases)).tolist()
+        return self._left.pop(0)
+
+
+def _chances(cases: Sequence[PreparedAnswer]) -> np.ndarray:
+    """A case's chance: of each of its answers the inverse of how often it is given, the largest of them."""
+    truth = np.stack([case.truth for case in cases])
+    often = np.nansum(truth, axis=0)
+    inverse = np.divide(1.0, often, out=np.zeros_like(often), where=often > 0)
+    weights = np.nanmax(np.where(truth > 0, inverse, 0.0), axis=1)
+    weights[weights == 0] = 1.0 / len(cases)  # nothing found, or nothing asked
+    return weights / weights.sum()
+
+
+def _hash(recipe: Recipe) -> str:
+    parts = recipe.model_dump(mode="json", include={"preprocess", "dimension", "channels", "format"})
+    parts |= {"region": recipe.answer.region, "border": recipe.answer.border, "answers": True}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,94 @@
+"""Learning to answer about a whole study: what `fit` needs of the kinds classification, multilabel and ordinal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from radloop.engine.answer_data import (
+    AnswerBatch,
+    AnswerSource,
+    PreparedAnswer,
+    PreparedAnswers,
+    prepare_answers,
+    with_region,
+)
+from radloop.engine.augment import Augment
+from radloop.engine.covariates import Covariates
+from radloop.engine.losses import IGNORE, answer_loss
+from radloop.recipes.errors import BadInput
+from radloop.recipes.recipe import Recipe
+
+
+class AnswerTask:
+    """One training's data and loss.
+
+    Args:
+        recipe: a recipe of one of these kinds.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._covariates = Covariates()
+        self._weights: torch.Tensor | None = None
+
+    def prepare(self, cases: Sequence[Any], cache: Path, step: Callable[[int], None] | None) -> PreparedAnswers:
+        """See `prepare_answers`."""
+        return prepare_answers(self._recipe, cases, cache, step)
+
+    def source(self, cases: Sequence[PreparedAnswer], seed: int) -> AnswerSource:
+        """Batches of these cases, whose covariates and class frequencies are taken in.
+
+        Raises:
+            BadInput: there is nothing to tell apart, or a covariate cannot be used.
+        """
+        _something_to_learn(self._recipe, cases)
+        cells = [case.case.answers for case in cases]
+        self._covariates = Covariates.fitted(self._recipe.answer.covariates, cells)
+        extra = np.stack([self._covariates.row(of) for of in cells]) if self._covariates.names else None
+        self._weights = class_weights(self._recipe, cases)
+        return AnswerSource(self._recipe, cases, seed, extra)
+
+    def loss(self, network: nn.Module, batch: AnswerBatch, augment: Augment, device: torch.device) -> torch.Tensor:
+        """Of one batch; a scalar."""
+        image, region = augment(batch.image.to(device), batch.region.to(device))
+        region = torch.where(region == IGNORE, torch.zeros_like(region), region)
+        present, extra = (None if of is None else of.to(device) for of in (batch.present, batch.extra))
+        with torch.autocast(device.type, enabled=device.type == "cuda"):
+            logits = network(with_region(self._recipe, image, region), present, extra)
+        weights = None if self._weights is None else self._weights.to(device)
+        return answer_loss(self._recipe.kind, logits, batch.truth.to(device), weights)
+
+    def kept(self) -> dict[str, Any]:
+        """What is saved beside the weights."""
+        return {"covariates": self._covariates.as_dict()}
+
+
+def class_weights(recipe: Recipe, cases: Sequence[PreparedAnswer]) -> torch.Tensor | None:
+    """(K,) float32 for `fit.balance = "loss"`: the rarer, the heavier, 1 on average; at most 10."""
+    if recipe.fit.balance != "loss" or recipe.kind == "ordinal":
+        return None
+    truth = np.stack([case.truth for case in cases])
+    often, asked = np.nansum(truth, axis=0), (~np.isnan(truth)).sum(axis=0)
+    if recipe.kind == "multilabel":
+        found = np.divide(asked - often, often, out=np.ones_like(often), where=often > 0)
+    else:
+        found = np.divide(often.sum() / len(often), often, out=np.zeros_like(often), where=often > 0)
+    return torch.from_numpy(np.minimum(found, 10.0).astype(np.float32))
+
+
+def _something_to_learn(recipe: Recipe, cases: Sequence[PreparedAnswer]) -> None:
+    truth = np.stack([case.truth for case in cases])
+    given = [name for name, of in zip(recipe.label_names, truth.T, strict=True) if (of == 1).any()]
+    spread = (truth == 1).any(axis=0) & (truth == 0).any(axis=0)
+    if not spread.any():
+        says = f"all say {given[0]!r}" if given else "nothing was found in any"
+        msg = (
+            f"recipe {recipe.name!r} has {len(cases)} studies to learn from, and {says}; label some that say otherwise"
+        )
+        raise BadInput(msg)

@@ -1,0 +1,51 @@
+"""A version's temperature, fitted on patients that it never learned from and saved beside its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from radloop.engine.answer_predictor import AnswerPredictor
+from radloop.engine.assess import AnswerScore, assess
+from radloop.engine.weights import add_kept
+from radloop.evaluation.calibration import fit_temperature
+from radloop.recipes.recipe import CLASS_KINDS, Recipe
+from radloop.studies.cases import Case
+
+
+def calibrate(
+    recipe: Recipe,
+    weights: Path,
+    cases: Sequence[Case],
+    device: str | torch.device | None = None,
+    stop: Callable[[], None] = lambda: None,
+) -> dict[str, Any] | None:
+    """What the temperature is and what it stands on, for the manifest; None for masks, which have none.
+
+    Args:
+        recipe: the question.
+        weights: a staged `model.pt`; the temperature is added to it.
+        cases: labelled studies of patients that the weights did not learn from.
+        device: `cpu` or `cuda`.
+        stop: called before each case; may raise.
+
+    Raises:
+        NoSpace: the weights cannot be written.
+    """
+    if recipe.kind not in CLASS_KINDS:
+        return None
+    found: Sequence[AnswerScore] = assess(AnswerPredictor(recipe, weights, device), cases, lambda _: stop()).scores
+    logits = np.array([score.logits for score in found]).reshape(-1, recipe.outputs)
+    truth = np.array([[_number(score.truth[name]) for name in recipe.label_names] for score in found])
+    patients = [score.patient for score in found]
+    temperature = fit_temperature(logits, truth.reshape(-1, len(recipe.labels)), patients, kind=recipe.kind)
+    add_kept(weights, {"temperature": temperature.value})
+    return temperature.as_dict()
+
+
+def _number(truth: float | None) -> float:
+    return np.nan if truth is None else truth

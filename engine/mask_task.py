@@ -1,0 +1,46 @@
+"""Learning to draw a mask: what `fit` needs of the kind segmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from radloop.engine.augment import Augment
+from radloop.engine.losses import dice_ce
+from radloop.engine.patches import Batch, PatchSource
+from radloop.engine.prepared import Prepared, PreparedSet, prepare
+from radloop.recipes.recipe import Recipe
+
+
+class MaskTask:
+    """One training's data and loss.
+
+    Args:
+        recipe: a recipe of this kind.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+
+    def prepare(self, cases: Sequence[Any], cache: Path, step: Callable[[int], None] | None) -> PreparedSet:
+        """See `radloop.engine.prepared.prepare`."""
+        return prepare(self._recipe, cases, cache, step)
+
+    def source(self, cases: Sequence[Prepared], seed: int) -> PatchSource:
+        """Patches of these cases."""
+        return PatchSource(self._recipe, cases, seed)
+
+    def loss(self, network: nn.Module, batch: Batch, augment: Augment, device: torch.device) -> torch.Tensor:
+        """Of one batch; a scalar."""
+        image, label = augment(batch.image.to(device), batch.label.to(device))
+        with torch.autocast(device.type, enabled=device.type == "cuda"):
+            logits = network(image)
+        return dice_ce(logits, label, batch.known.to(device))
+
+    def kept(self) -> dict[str, Any]:
+        """What is saved beside the weights."""
+        return {}
