@@ -78,7 +78,7 @@ def made_by(registry: Registry, weights: Path) -> Version | None:
 
 def last_row_named(home: Home) -> int:
     """The largest ledger row that a version of a home names; 0 where none does. Opens no registry."""
-    manifests = [read_manifest(file.parent) for file in home.versions.glob(f"*/*/{MANIFEST}")]
+    manifests = [read_manifest(file.parent) for file in (home.path / "versions").glob(f"*/*/{MANIFEST}")]
     lists = [[*(m.get("labels") or ()), *(m.get("held_out_labels") or ()), m.get("last_row") or 0] for m in manifests]
     return max((int(row) for found in lists for row in found), default=0)
 

@@ -27,7 +27,8 @@ BIG = (64, 64, 40)
 
 
 def recipe(name: str, labels: str):
-    return parse_recipe(f'name = "{name}"\nlabels = {{ {labels} }}\n')
+    """Without blind reading, so that a proposal shows on whichever side its study is."""
+    return parse_recipe(f'name = "{name}"\nlabels = {{ {labels} }}\n[gate]\nblind = false\n')
 
 
 TWO = (recipe("tiny", "lesion = 1, organ = 2"), recipe("second", "vessel = 1"))
