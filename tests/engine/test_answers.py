@@ -21,6 +21,7 @@ from radloop.engine.assess import assess, closeness, label_scores, patient_score
 from radloop.engine.covariates import Covariates
 from radloop.engine.fit import fit
 from radloop.engine.losses import answer_loss
+from radloop.networks.registry import names
 from radloop.recipes.errors import BadImage, BadInput, BadLabel
 from radloop.recipes.recipe import Recipe
 from radloop.recipes.volume import Volume
@@ -90,6 +91,19 @@ def test_a_version_learns_to_tell_what_it_was_shown(
         assert set(score.probabilities) == set(recipe.labels)
         if kind != "multilabel":
             assert sum(score.probabilities.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("network", "kind"), [(n, k) for k in LABELS for n in names(k)])
+def test_every_network_is_trained_saved_and_asked(
+    make_study: MakeStudy, tmp_path: Path, network: str, kind: str
+) -> None:
+    recipe = recipe_of(kind, network, fit={"patch": [16, 16, 8], "batch": 2, "steps": 2, "epochs": 1})
+    cases = [make_study(number, kind) for number in range(3)]
+    report = fit(recipe, cases, tmp_path, cache=tmp_path / "c", threads=1)
+    assert report.steps == 2
+    scores = assess(AnswerPredictor(recipe, tmp_path / "model.pt"), cases).scores
+    again = assess(AnswerPredictor(recipe, tmp_path / "model.pt"), cases[::-1]).scores
+    assert [score.probabilities for score in scores] == [score.probabilities for score in again[::-1]]
 
 
 def test_the_same_seed_gives_the_same_bits_and_the_same_study_the_same_answer(
