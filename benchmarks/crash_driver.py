@@ -137,8 +137,10 @@ class Crashes:
             try:
                 family = psutil.Process(self._owner.pid).children(recursive=True)  # type: ignore[union-attr]
                 self.seen.processes |= {p.pid: p.create_time() for p in family}
-                trains = sum(_command_has(p, TRAINS) for p in family)
-                self.seen.most_trainings = max(self.seen.most_trainings, trains)
+                trains = {p.pid: p.ppid() for p in family if _command_has(p, TRAINS)}
+                # What a training starts (a compiler, say) has its command line until it becomes that other program.
+                own = sum(parent not in trains for parent in trains.values())
+                self.seen.most_trainings = max(self.seen.most_trainings, own)
             except psutil.NoSuchProcess:
                 pass
             time.sleep(0.05)
