@@ -183,7 +183,7 @@ def _sides(
         among = f" among the {len(only)} images given" if only is not None else ""
         msg = (
             f"recipe {recipe.name!r} has no label on the training side{among} ({len(cases)} labelled studies in all); "
-            f"label a study of a training-side patient first"
+            f"label a study of a training-side patient first{_where_answers_are(recipe)}"
         )
         raise Conflict(msg)
     patients = {"train": _patients(train), "validation" if not fold else "fold": _patients(held_out)}
@@ -192,6 +192,13 @@ def _sides(
         then = labelled_cases(studies, ledger, recipe, SIDES, until=_last_row(champion))
         before = [case for case in then if case.side == "validation"]
     return _Sides(train, calibration, HeldOut(held_out, before), patients)
+
+
+def _where_answers_are(recipe: Recipe) -> str:
+    if recipe.kind not in CLASS_KINDS:
+        return ""
+    columns = recipe.label_names if recipe.kind == "multilabel" else (recipe.answer.column or recipe.name,)
+    return f", or fill {', '.join(map(repr, columns))} in answers.csv"
 
 
 def _last_row(version: Version) -> int:

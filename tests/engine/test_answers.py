@@ -21,12 +21,15 @@ from radloop.engine.assess import assess, closeness, label_scores, patient_score
 from radloop.engine.covariates import Covariates
 from radloop.engine.fit import fit
 from radloop.engine.losses import answer_loss
+from radloop.engine.train import train_version
 from radloop.networks.registry import names
-from radloop.recipes.errors import BadImage, BadInput, BadLabel
+from radloop.recipes.errors import BadImage, BadInput, BadLabel, Conflict
 from radloop.recipes.recipe import Recipe
 from radloop.recipes.volume import Volume
 from radloop.studies.answers import write_answer
 from radloop.studies.cases import Case
+from radloop.studies.folder import StudiesFolder
+from radloop.studies.home import Home
 from radloop.studies.images import read_mask, read_study
 
 LABELS = {
@@ -181,6 +184,16 @@ def test_what_cannot_be_learned_from_is_said(make_study: MakeStudy, tmp_path: Pa
         fit(told, [make_study(0), make_study(1)], tmp_path, cache=tmp_path / "c", epochs=1, threads=1)
     with pytest.raises(BadInput, match="age = 'old'"):
         fit(told, [make_study(0, age="old"), make_study(1)], tmp_path, cache=tmp_path / "c", epochs=1, threads=1)
+
+
+def test_without_any_label_it_is_said_where_answers_go(tmp_path: Path) -> None:
+    (tmp_path / "studies").mkdir()
+    with pytest.raises(Conflict, match=r"or fill 'diagnosis' in answers\.csv"):
+        train_version(
+            StudiesFolder(tmp_path / "studies"),
+            Home(tmp_path / "home"),
+            recipe_of(answer={"column": "diagnosis"}),
+        )
 
 
 def test_a_covariate_is_learned_and_a_missing_one_is_named(make_study: MakeStudy, tmp_path: Path) -> None:
