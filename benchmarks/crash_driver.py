@@ -182,12 +182,14 @@ class Crashes:
         return found
 
     def _train(self, number: int, anew: bool) -> str:
-        if any(not _gone(p.pid, p.create_time()) for p in self._trainings()):
-            if not anew:
-                return "resumed"
-            requests.delete(f"{self.url}/train/", timeout=60)
-            _until(lambda: not self._trainings(), 15)
+        if not anew and any(not _gone(p.pid, p.create_time()) for p in self._trainings()):
+            return "resumed"
         reply = requests.post(f"{self.url}/train/tiny", json={"seed": number}, timeout=60)
+        end = time.monotonic() + 30
+        while anew and reply.status_code == 409 and time.monotonic() < end:  # one goes on, or is about to
+            requests.delete(f"{self.url}/train/", timeout=60)
+            time.sleep(0.3)
+            reply = requests.post(f"{self.url}/train/tiny", json={"seed": number}, timeout=60)
         return "started" if reply.ok else f"refused: {reply.json()['error']['message']}"
 
     def _is_in_ledger(self) -> bool:
