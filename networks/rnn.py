@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from radloop.networks.registry import register
-from radloop.networks.slices import Query, SliceEncoder, SliceNetwork
+from radloop.networks.slices import Readout, SliceEncoder, SliceNetwork
 from radloop.recipes.recipe import CLASS_KINDS, Recipe
 
 
@@ -40,4 +40,4 @@ def slices_lstm(recipe: Recipe) -> nn.Module:
 
 def _recurrent(recipe: Recipe, cell: type[nn.GRU] | type[nn.LSTM]) -> nn.Module:
     encoder = SliceEncoder(recipe)
-    return SliceNetwork(recipe, encoder, Recurrent(encoder.width, cell), Query(encoder.width))
+    return SliceNetwork(recipe, encoder, Recurrent(encoder.width, cell), Readout(encoder.width, asks=True))

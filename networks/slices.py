@@ -90,40 +90,34 @@ class SliceNetwork(nn.Module):
         return self.last(pooled, extra), evidence
 
 
-class Pooling(nn.Module):
-    """The mean and the largest over slices. A slice weighs its part of the mean and the share of maxima it holds."""
+class Readout(nn.Module):
+    """The mean and the largest over slices; with `asks`, the mean of what answers a learned question best.
 
-    def __init__(self, width: int) -> None:
+    A slice weighs its part of the mean and the share of maxima it holds, half and half.
+    """
+
+    def __init__(self, width: int, *, asks: bool) -> None:
         super().__init__()
         self.width = 2 * width
+        self.question = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1)) if asks else None
 
     def forward(self, sequence: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(N, n, width) to (N, 2 width) and weights (N, n)."""
-        mean = sequence.sum(1) / real.sum(1, keepdim=True)  # padding is 0
+        score = (
+            torch.zeros_like(real, dtype=torch.float32) if self.question is None else self.question(sequence)[..., 0]
+        )
+        weights = score.float().masked_fill(~real, -torch.inf).softmax(1)
         largest, holder = sequence.masked_fill(~real[..., None], -torch.inf).max(1)
-        held = torch.zeros_like(sequence[..., 0]).scatter_add_(1, holder, torch.ones_like(largest)) / holder.shape[1]
-        return torch.cat([mean, largest], 1), (real / real.sum(1, keepdim=True) + held) / 2
-
-
-class Query(nn.Module):
-    """A learned question to every slice: the mean over slices, weighed by how well each one answers it."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.width = width
-        self.score = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
-
-    def forward(self, sequence: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(N, n, width) to (N, width) and weights (N, n)."""
-        weights = self.score(sequence)[..., 0].float().masked_fill(~real, -torch.inf).softmax(1)
-        return (weights[..., None] * sequence).sum(1), weights
+        held = torch.zeros_like(weights).scatter_add_(1, holder, torch.ones_like(largest, dtype=weights.dtype))
+        mean = (weights[..., None] * sequence).sum(1)
+        return torch.cat([mean, largest], 1), (weights + held / holder.shape[1]) / 2
 
 
 @register("slices_pool", CLASS_KINDS, dimensions=(3,))
 def slices_pool(recipe: Recipe) -> nn.Module:
     """Slices are encoded one by one and pooled."""
     encoder = SliceEncoder(recipe)
-    return SliceNetwork(recipe, encoder, None, Pooling(encoder.width))
+    return SliceNetwork(recipe, encoder, None, Readout(encoder.width, asks=False))
 
 
 def _neighbours(present: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ SMALLEST_AXIS = 4
 
 _STAGES = 4  # of a classifier whose recipe names no features
 _WIDTH_3D, _WIDTH_2D, _WIDTH_TOKENS = 128, 256, 192  # features of their last
-_MOST_TOKENS = 512  # of a vision transformer: attention takes their square in time
+_MOST_TOKENS = 256  # of a vision transformer: attention takes their square in time
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import nn
 from radloop.networks.blocks import DROPOUT, LastLayer, convolution, mean_and_max, normalisation, places
 from radloop.networks.cnn import dynunet
 from radloop.networks.registry import register
-from radloop.networks.slices import Query, SliceEncoder, SliceNetwork
+from radloop.networks.slices import Readout, SliceEncoder, SliceNetwork
 from radloop.networks.topology import topology
 from radloop.recipes.recipe import CLASS_KINDS, Recipe
 
@@ -95,7 +95,7 @@ class AttentionUNet(DynUNet):
 def slices_attention(recipe: Recipe) -> nn.Module:
     """Self-attention over slices."""
     encoder = SliceEncoder(recipe)
-    return SliceNetwork(recipe, encoder, Attention(encoder.width, _LAYERS["slices"]), Query(encoder.width))
+    return SliceNetwork(recipe, encoder, Attention(encoder.width, _LAYERS["slices"]), Readout(encoder.width, asks=True))
 
 
 @register("vit", CLASS_KINDS)
