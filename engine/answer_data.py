@@ -14,14 +14,13 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from radloop.engine.prepared import case_digest, keep_arrays
-from radloop.recipes.errors import BadImage, BadInput, BadLabel, NotFound
+from radloop.engine.prepared import case_digest, each, keep_arrays
+from radloop.recipes.errors import BadImage, BadLabel, NotFound
 from radloop.recipes.preprocess import Grid, Preprocess
 from radloop.recipes.recipe import Recipe
 from radloop.recipes.volume import Volume
 from radloop.studies.answers import read_answer
 from radloop.studies.cases import Case
-from radloop.studies.files import writing
 from radloop.studies.images import read_mask, read_study
 
 logger = logging.getLogger(__name__)
@@ -112,23 +111,17 @@ def prepare_answers(
         NoSpace: the cache cannot be written.
     """
     folder = cache / "prepared" / _hash(recipe)
-    with writing(f"the cache {folder}"):
-        folder.mkdir(parents=True, exist_ok=True)
-    ready, skipped = [], []
-    for number, case in enumerate(cases):
-        if step:
-            step(number)
-        try:
-            truth = truth_of(recipe, case)
-            place = folder / case_digest(case)
-            if not (place / "image.npy").is_file():
-                image = input_of(recipe, read_study(case.channels), region_mask(case.region, recipe)).numpy()
-                keep_arrays(place, image=image.clip(-_HALF_MAX, _HALF_MAX).astype(np.float16))
-            ready.append(PreparedAnswer(case, place, truth))
-        except (BadInput, NotFound) as error:
-            logger.warning("skipped study %s: %s", case.study, error)
-            skipped.append((case.study, str(error)))
+    ready, skipped = each(cases, folder, step, lambda case: _prepare(recipe, case, folder))
     return PreparedAnswers(tuple(ready), tuple(skipped))
+
+
+def _prepare(recipe: Recipe, case: Case, folder: Path) -> PreparedAnswer:
+    truth = truth_of(recipe, case)
+    place = folder / case_digest(case)
+    if not (place / "image.npy").is_file():
+        image = input_of(recipe, read_study(case.channels), region_mask(case.region, recipe)).numpy()
+        keep_arrays(place, image=image.clip(-_HALF_MAX, _HALF_MAX).astype(np.float16))
+    return PreparedAnswer(case, place, truth)
 
 
 def region_mask(file: Path | None, recipe: Recipe) -> Volume | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from radloop.studies.files import writing
 from radloop.studies.images import read_study
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _POINTS_A_LABEL = 4000
 _HALF_MAX = 60000.0  # float16 ends at 65504
@@ -80,6 +82,24 @@ def prepare(
         NoSpace: the cache cannot be written.
     """
     folder = cache / "prepared" / _preprocess_hash(recipe)
+    ready, skipped = each(cases, folder, step, lambda case: _prepare(recipe, case, folder))
+    return PreparedSet(tuple(ready), tuple(skipped))
+
+
+def each(
+    cases: Iterable[Case], folder: Path, step: Callable[[int], None] | None, make: Callable[[Case], T]
+) -> tuple[list[T], list[tuple[str, str]]]:
+    """What `make` gives of the cases, one after another, and (study, reason) of those that cannot be read.
+
+    Args:
+        cases: studies with a label each.
+        folder: where they are cached; it is made.
+        step: called before each case with its number; may raise to stop.
+        make: of one case.
+
+    Raises:
+        NoSpace: the cache cannot be written.
+    """
     with writing(f"the cache {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
     ready, skipped = [], []
@@ -87,11 +107,11 @@ def prepare(
         if step:
             step(number)
         try:
-            ready.append(_prepare(recipe, case, folder))
+            ready.append(make(case))
         except (BadInput, NotFound) as error:
             logger.warning("skipped study %s: %s", case.study, error)
             skipped.append((case.study, str(error)))
-    return PreparedSet(tuple(ready), tuple(skipped))
+    return ready, skipped
 
 
 def _prepare(recipe: Recipe, case: Case, folder: Path) -> Prepared:
