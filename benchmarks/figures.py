@@ -53,10 +53,32 @@ def _retrains(result: dict[str, Any]) -> Iterator[str]:
         yield f"| hippocampus MR at 2 mm, {what} | {split} | served | {served} | - | `{result['command']}` |"
 
 
+def _questions(result: dict[str, Any]) -> Iterator[str]:
+    for key, run in result.items():
+        question, network = key.split("/")
+        minutes = max(fold["minutes"] for fold in run["folds"].values())
+        for part, of in run["figures"].items():
+            which = f"{question}, {network}" + ("" if part == "all" else f", {part}")
+            data = (
+                f"{which}: {of['studies']} studies of {of['patients']} patients, {minutes:.0f} min a fold on one core"
+            )
+            gap, floor = of["difference"], of["trivial_roc_auc"]["value"]
+            trivial = f"{floor:.3f}; difference {gap['value']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f})"
+            split = f"out of fold, {len(run['folds'])} of 5 patient-level folds"
+            figure = _interval(of["roc_auc"])
+            yield f"| {data} | {split} | ROC AUC | {figure} | {trivial} | `python benchmarks/questions.py` |"
+
+
 def table() -> str:
     """The table in Markdown, one row a measurement."""
     rows: list[str] = []
-    for name, maker in (("hippocampus", _hippocampus), ("gate_retrains", _retrains), ("large_ct", _large_ct)):
+    makers = {
+        "hippocampus": _hippocampus,
+        "questions": _questions,
+        "gate_retrains": _retrains,
+        "large_ct": _large_ct,
+    }
+    for name, maker in makers.items():
         path = HERE / "results" / f"{name}.json"
         if path.exists():
             rows += maker(json.loads(path.read_text(encoding="utf-8")))
