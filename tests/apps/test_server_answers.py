@@ -14,6 +14,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from radloop.studies.folder import StudiesFolder
+from radloop.studies.home import Home
+from radloop.studies.ledger import Ledger
+from radloop.studies.sides import study_sides
+
 
 def infer(server, study: str, client: str = "reader", **params: object) -> tuple[np.ndarray, dict, np.ndarray]:
     """Mask, what viewers are told, affine."""
@@ -78,19 +83,21 @@ def test_batch_infer_keeps_proposals_and_survives_a_bad_image(server, kit: Simpl
     time.sleep(1.2)
     documented = {"device": "cuda", "multi_gpu": True, "gpus": "all", "logging": "WARNING", "save_label": True}
     documented |= {"label_tag": "original", "max_workers": 1, "max_batch_size": 0}
-    images = {"images": ["s04", "broken", "s05"]}
+    sides = study_sides(StudiesFolder(server.studies).studies(), Ledger(Home(server.home)))
+    one, two = [study for study, side in sides.items() if side == "train" and study[0] == "s"][:2]  # shown at once
+    images = {"images": [one, "broken", two]}
     try:
         reply = server.post("/batch/infer/tiny", params={"run_sync": "true"}, json={**documented, **images})
     finally:
         bad.unlink()
     results = reply.json()
-    assert results["s04"]["label"] == "s04"
+    assert results[one]["label"] == one
     assert "broken.nii.gz" in results["broken"]["error"]
     stored = server.get("/datastore/", params={"output": "all"}).json()
-    labels = stored["objects"]["s05"]["labels"]["original"]["info"]
+    labels = stored["objects"][two]["labels"]["original"]["info"]
     assert labels["params"]["label_names"] == {"lesion": 1, "organ": 2}
     assert server.get("/datastore/").json()["completed"] == completed  # proposals are no labels
-    assert server.get("/datastore/label", params={"label": "s05", "tag": "original"}).status_code == 200
+    assert server.get("/datastore/label", params={"label": two, "tag": "original"}).status_code == 200
 
 
 def test_scoring_writes_dice_into_the_image_info(server, kit: SimpleNamespace, tmp_path: Path) -> None:
