@@ -83,8 +83,11 @@ def test_batch_infer_keeps_proposals_and_survives_a_bad_image(server, kit: Simpl
     time.sleep(1.2)
     documented = {"device": "cuda", "multi_gpu": True, "gpus": "all", "logging": "WARNING", "save_label": True}
     documented |= {"label_tag": "original", "max_workers": 1, "max_batch_size": 0}
+    for number in range(12):
+        kit.make_study(server.studies, f"batch{number:02d}", number)
     sides = study_sides(StudiesFolder(server.studies).studies(), Ledger(Home(server.home)))
-    one, two = [study for study, side in sides.items() if side == "train" and study[0] == "s"][:2]  # shown at once
+    # of the training side, whose proposals are shown at once, and of no other test
+    one, two = [study for study, side in sides.items() if side == "train" and study.startswith("batch")][:2]
     images = {"images": [one, "broken", two]}
     try:
         reply = server.post("/batch/infer/tiny", params={"run_sync": "true"}, json={**documented, **images})
