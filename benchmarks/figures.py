@@ -62,11 +62,11 @@ def _questions(result: dict[str, Any]) -> Iterator[str]:
             data = (
                 f"{which}: {of['studies']} studies of {of['patients']} patients, {minutes:.0f} min a fold on one core"
             )
-            gap, floor = of["difference"], of["trivial_roc_auc"]["value"]
+            gap, floor = of["difference"], of["trivial"]["value"]
             trivial = f"{floor:.3f}; difference {gap['value']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f})"
             split = f"out of fold, {len(run['folds'])} of 5 patient-level folds"
-            figure = _interval(of["roc_auc"])
-            yield f"| {data} | {split} | ROC AUC | {figure} | {trivial} | `python benchmarks/questions.py` |"
+            figure, name = _interval(of[of["metric"]]), {"roc_auc": "ROC AUC"}.get(of["metric"], of["metric"])
+            yield f"| {data} | {split} | {name} | {figure} | {trivial} | `python benchmarks/questions.py` |"
 
 
 def table() -> str:

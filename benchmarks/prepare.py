@@ -42,17 +42,25 @@ def hippocampus(data: Path) -> Prepared:
 
 
 def lidc_nodules(data: Path) -> Prepared:
-    """CT crops of lung nodules with the readers' grades; several nodules a patient."""
+    """CT crops of lung nodules with the readers' grades and findings made of them; several a patient."""
     grades = ("Malignancy", "Spiculation", "Lobulation", "Margin", "Sphericity", "Subtlety", "Texture", "Calcification")
 
     def answers(row: Row) -> Row:
         told = {grade.lower(): _whole(row[f"{grade}_value"]) for grade in grades}
+        found = {
+            "spiculated": int(told["spiculation"]) >= 3,
+            "lobulated": int(told["lobulation"]) >= 3,
+            "calcified": int(told["calcification"]) < 6,
+            "subsolid": int(told["texture"]) <= 3,
+            "ill_defined": int(told["margin"]) <= 2,
+        }
         return {
             "patient": row["patient_id"],
             "diagnosis": row["Diagnosis"].lower(),
             "diameter_mm": row["diameter_mm"],
             "modality": "CT",
             **told,
+            **{name: str(int(yes)) for name, yes in found.items()},
         }
 
     table = {row["file"]: answers(row) for row in _table(data / "metadata.csv")}

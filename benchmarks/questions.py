@@ -3,14 +3,15 @@
     python benchmarks/questions.py [--questions lung_nodule_malignancy,...] [--networks slices_gru,cnn] [--minutes M]
 
 A fold's version learns from the other four folds' patients and is asked about the fold's; one in seven of those it
-could learn from scales its probabilities instead. Folds that the result file has are not trained again. Prints a
-table of what is there and names what is missing.
+could learn from scales its probabilities instead. The trivial method learns from all of the other four. Folds that the
+result file has are not trained again. Prints a table of what is there and names what is missing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,19 +20,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from prepare import prepare
 from tqdm import tqdm
 
+from radloop.engine.answer_baseline import answer_baseline
+from radloop.engine.answer_data import truth_of
+from radloop.engine.assess import AnswerScore
 from radloop.engine.train import train_version
+from radloop.evaluation.class_answers import probabilities
 from radloop.evaluation.classification import compare, measure
 from radloop.evaluation.reliability import perfect_ece, recalibration
+from radloop.networks.registry import build
 from radloop.recipes.load import load_recipe
+from radloop.recipes.preprocess import Preprocess
 from radloop.recipes.recipe import Recipe
 from radloop.studies.accept import sync_view
+from radloop.studies.cases import Case, labelled_cases
 from radloop.studies.folder import StudiesFolder
 from radloop.studies.home import Home
+from radloop.studies.images import read_study
 from radloop.studies.ledger import Ledger
-from radloop.studies.split import Split
+from radloop.studies.split import SIDES, Split
 
 HERE = Path(__file__).parent
 SALT, FOLDS, SEED = "benchmark", 5, 0
@@ -44,18 +54,30 @@ class Question:
     Attributes:
         recipe: a shipped recipe.
         data: the set.
-        floor: the column of `answers.csv` that a trivial method goes by: the larger, the more of the last label.
-        part: a further figure on the studies whose floor lies between these.
+        metric: what it is compared with the trivial method in.
+        floor: columns of `answers.csv` that the trivial method, a logistic regression, goes by; `pixels` are the
+            picture's own, thinned and in principal components; none are the recipe's own floor.
+        part: a further figure on the studies whose first floor column lies between these.
     """
 
     recipe: str
     data: str
-    floor: str
+    metric: str
+    floor: tuple[str, ...] = ()
     part: tuple[float, float] | None = None
 
 
+PIXELS = ("pixels",)
+DIAMETER = ("diameter_mm",)
 QUESTIONS = {
-    "lung_nodule_malignancy": Question("lung_nodule_malignancy", "lidc_nodules", "diameter_mm", (6.0, 12.0)),
+    question.recipe: question
+    for question in (
+        Question("lung_nodule_malignancy", "lidc_nodules", "roc_auc", DIAMETER, (6.0, 12.0)),
+        Question("lung_nodule_grade", "lidc_nodules", "kappa", DIAMETER),
+        Question("lung_nodule_attributes", "lidc_nodules", "roc_auc", DIAMETER),
+        Question("brain_tumour_grade", "lgg_flair3d", "roc_auc"),
+        Question("chest_xray", "nih_cxr", "roc_auc", PIXELS),
+    )
 }
 
 
@@ -70,60 +92,105 @@ def run_fold(question: Question, recipe: Recipe, work: Path, data: Path, number:
     needed = [load_recipe(recipe.answer.region)] if recipe.answer.region else []
     for file, reason in sync_view(folder, ledger, [*needed, recipe]):
         print(f"{file.name}: {reason}", file=sys.stderr)
+    budget = {"epochs": options.epochs} if options.epochs else {"minutes": options.minutes}
     with tqdm(total=100, unit="%", desc=f"{recipe.network.name}, fold {number}") as bar:
         outcome = train_version(
             folder,
             home,
             recipe,
-            minutes=options.minutes,
+            **budget,
             fold=(number, FOLDS),
             seed=SEED,
             threads=options.threads,
             progress=lambda now: bar.update(int(100 * now.share) - bar.n),
         )
     manifest = outcome.version.manifest
+    scores = [score for score in outcome.scores if isinstance(score, AnswerScore)]
+    told = {score.study for score in scores}
+    cases = labelled_cases(folder, ledger, recipe, SIDES)
+    learned = [case for case in cases if case.study not in told]
+    trivial = floor(question, recipe, learned, [case for case in cases if case.study in told])
     return {
+        "parameters": sum(weights.numel() for weights in build(recipe).parameters()),
         "steps": manifest["steps"],
         "minutes": round(manifest["seconds"]["fit"] / 60, 2),
         "temperature": manifest["temperature"],
         "answers": {
-            score.study: {"patient": score.patient, "truth": score.truth, "p": score.probabilities}
-            for score in outcome.scores
+            score.study: {
+                "patient": score.patient,
+                "truth": score.truth,
+                "p": score.probabilities,
+                "logits": score.logits,
+                "floor": trivial[score.study],
+            }
+            for score in scores
         },
+    }
+
+
+def floor(question: Question, recipe: Recipe, learned: Sequence[Case], asked: Sequence[Case]) -> dict[str, Any]:
+    """The trivial method's probabilities: study -> label -> probability."""
+    if question.floor == PIXELS:
+        return _pixels(recipe, learned, asked)
+    if question.floor:
+        answer = recipe.answer.model_copy(update={"region": "", "covariates": question.floor})
+        recipe = recipe.model_copy(update={"answer": answer})
+    return {score.study: score.probabilities for score in answer_baseline(recipe, learned, asked)}
+
+
+def _pixels(recipe: Recipe, learned: Sequence[Case], asked: Sequence[Case]) -> dict[str, Any]:
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    def row(case: Case) -> np.ndarray:
+        picture = Preprocess(recipe).image(read_study(case.channels))[0][None, ..., 0]
+        return torch.nn.functional.interpolate(picture, (48, 48), mode="area").flatten().numpy()
+
+    model = make_pipeline(StandardScaler(), PCA(40, random_state=0), LogisticRegression(C=0.1, max_iter=2000))
+    truth = [int(truth_of(recipe, case).argmax()) for case in learned]
+    model.fit(np.stack([row(case) for case in learned]), truth)
+    found = model.predict_proba(np.stack([row(case) for case in asked]))
+    return {
+        case.study: dict(zip(recipe.label_names, map(float, p), strict=True))
+        for case, p in zip(asked, found, strict=True)
     }
 
 
 def figures(question: Question, recipe: Recipe, folds: Mapping[str, Any], cells: Mapping[str, Any]) -> dict[str, Any]:
     """What the folds say together, and against the trivial method, on all studies and on a part of them."""
     answers = {study: of for fold in folds.values() for study, of in fold["answers"].items()}
-    found = {"all": _figures(question, recipe, answers, cells)}
+    found = {"all": _figures(question, recipe, answers)}
     if question.part:
-        low, high = question.part
-        inside = {s: of for s, of in answers.items() if low <= float(cells[s][question.floor]) <= high}
-        found[f"{question.floor} {low:g} to {high:g}"] = _figures(question, recipe, inside, cells)
+        (low, high), column = question.part, question.floor[0]
+        inside = {s: of for s, of in answers.items() if low <= float(cells[s][column]) <= high}
+        found[f"{column} {low:g} to {high:g}"] = _figures(question, recipe, inside)
     return found
 
 
-def _figures(
-    question: Question, recipe: Recipe, answers: Mapping[str, Any], cells: Mapping[str, Any]
-) -> dict[str, Any]:
-    names, studies = recipe.label_names, sorted(answers)
-    p = np.array([[answers[s]["p"][name] for name in names] for s in studies])
-    y = np.array([[answers[s]["truth"][name] for name in names] for s in studies], dtype=float)
+def _figures(question: Question, recipe: Recipe, answers: Mapping[str, Any]) -> dict[str, Any]:
+    names, studies, kind = recipe.label_names, sorted(answers), recipe.kind
+    p, y, trivial = (
+        np.array([[math.nan if answers[s][of][n] is None else answers[s][of][n] for n in names] for s in studies])
+        for of in ("p", "truth", "floor")
+    )
+    raw = probabilities(np.array([answers[s]["logits"] for s in studies]), kind)
     patients = [answers[s]["patient"] for s in studies]
-    floor = np.array([float(cells[s][question.floor]) for s in studies])
-    order = (floor - floor.min()) / max(float(np.ptp(floor)), 1e-9)
-    trivial = np.stack([1 - order, order], axis=1)
-    against = compare(p, trivial, y, patients, "roc_auc", kind=recipe.kind, labels=names)
-    line = recalibration(p, y, patients, kind=recipe.kind)
-    told = {name: of for name, of in measure(p, y, patients, kind=recipe.kind, labels=names).items() if of}
+    against = compare(p, trivial, y, patients, question.metric, kind=kind, labels=names)
+    line = recalibration(p, y, patients, kind=kind)
+    told = {name: of for name, of in measure(p, y, patients, kind=kind, labels=names).items() if of}
+    scaled = {name: compare(p, raw, y, patients, name, kind=kind, labels=names) for name in ("brier", "log_loss")}
+    shown = (question.metric, "roc_auc", "accuracy", "balanced_accuracy", "brier", "log_loss", "ece")
     return {
         "studies": len(studies),
         "patients": len(set(patients)),
-        **{name: asdict(told[name]) for name in ("roc_auc", "accuracy", "brier", "log_loss", "ece") if name in told},
-        "ece_perfect": perfect_ece(p, y, kind=recipe.kind),
+        "metric": question.metric,
+        **{name: asdict(of) for name, of in told.items() if name.split(".")[0] in shown},
+        "ece_perfect": perfect_ece(p, y, kind=kind),
         "slope": asdict(line.slope) if line.slope else None,
-        "trivial_roc_auc": asdict(against.second) if against else None,
+        "scaling": {name: asdict(of.difference) for name, of in scaled.items() if of},
+        "trivial": asdict(against.second) if against else None,
         "difference": asdict(against.difference) if against else None,
     }
 
@@ -131,18 +198,21 @@ def _figures(
 def table(results: Mapping[str, Any]) -> str:
     """The figures in Markdown, and the folds that are missing."""
     lines = [
-        "| question | network | studies | ROC AUC | trivial | difference | calibration slope | folds |",
-        "|---" * 8 + "|",
+        "| question | network | parameters | minutes | studies | figure | trivial | difference | slope | folds |",
+        "|---" * 10 + "|",
     ]
     for key, run in results.items():
         question, network = key.split("/")
+        folds = run["folds"].values()
+        size = f"{max(fold['parameters'] for fold in folds) / 1e6:.2f} M | {np.mean([f['minutes'] for f in folds]):.1f}"
         for part, of in run.get("figures", {}).items():
             which = question if part == "all" else f"{question}, {part}"
-            cells = [_shown(of.get(name)) for name in ("roc_auc", "trivial_roc_auc", "difference", "slope")]
-            lines.append(
-                f"| {which} | {network} | {of['studies']} | {' | '.join(cells)} | {len(run['folds'])}/{FOLDS} |"
-            )
-    return "\n".join(lines)
+            figure = f"{of['metric']} {_shown(of.get(of['metric']))}"
+            cells = " | ".join(_shown(of.get(name)) for name in ("trivial", "difference", "slope"))
+            done = f"{len(run['folds'])}/{FOLDS}"
+            lines.append(f"| {which} | {network} | {size} | {of['studies']} | {figure} | {cells} | {done} |")
+    missing = [name for name in QUESTIONS if not any(key.startswith(f"{name}/") for key in results)]
+    return "\n".join([*lines, *(f"missing: {name}" for name in missing)])
 
 
 def _shown(of: Mapping[str, float] | None) -> str:
@@ -162,6 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--minutes", type=float, default=None, help="in place of the recipe's own; at most 12 are compared"
     )
+    parser.add_argument("--epochs", type=int, default=None, help="in place of minutes")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, default=HERE / "results" / "questions.json")
     options = parser.parse_args(argv)

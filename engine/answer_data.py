@@ -26,6 +26,7 @@ from radloop.studies.images import read_mask, read_study
 logger = logging.getLogger(__name__)
 
 _HALF_MAX = 60000.0  # float16 ends at 65504
+_MIDDLE_SIZE = 7.0  # log of a thousand voxels
 _JITTER = 8  # in training a cut moves by up to this part of its size
 
 
@@ -238,9 +239,18 @@ def stack(
     )
 
 
-def with_region(recipe: Recipe, image: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
-    """(N, inputs, *space): what the network is given of a batch."""
-    return torch.cat([image, region[:, None].to(image)], dim=1) if recipe.answer.region else image
+def network_input(
+    recipe: Recipe, image: torch.Tensor, region: torch.Tensor, extra: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What the network is given of a batch: (N, inputs, *space), and (N, `recipe.extras`) or None.
+
+    With a region these are its mask as a channel, and the logarithm of its size: pooling hides that.
+    """
+    if not recipe.answer.region:
+        return image, extra
+    mask = region[:, None].to(image)
+    size = mask.flatten(1).sum(1, keepdim=True).clamp(min=1).log() - _MIDDLE_SIZE
+    return torch.cat([image, mask], dim=1), size if extra is None else torch.cat([extra, size], dim=1)
 
 
 class AnswerSource:

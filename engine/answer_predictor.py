@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from radloop.engine.answer_data import cut, input_of, stack, with_region
+from radloop.engine.answer_data import cut, input_of, network_input, stack
 from radloop.engine.covariates import Covariates
 from radloop.engine.weights import default_device, load_weights, read_kept
 from radloop.evaluation.class_answers import probabilities
@@ -88,10 +88,10 @@ class AnswerPredictor:
         extra = np.stack([self.covariates.row(of) for of in cells]) if self.covariates.names else None
         nothing = np.full(len(self.recipe.labels), np.nan, np.float32)
         batch = stack(self.recipe, images, [nothing] * len(images), extra)
-        image = with_region(self.recipe, batch.image, batch.region).to(self._device)
-        present, more = (None if of is None else of.to(self._device) for of in (batch.present, batch.extra))
+        image, extra = network_input(self.recipe, batch.image, batch.region, batch.extra)
+        present, more = (None if of is None else of.to(self._device) for of in (batch.present, extra))
         with torch.autocast(self._device.type, enabled=self._device.type == "cuda"):
-            found = self._network(image, present, more)
+            found = self._network(image.to(self._device), present, more)
         return found.double().cpu().numpy()
 
     def scaled(self, logits: np.ndarray, temperature: float | None = None) -> np.ndarray:

@@ -15,8 +15,8 @@ from radloop.engine.answer_data import (
     AnswerSource,
     PreparedAnswer,
     PreparedAnswers,
+    network_input,
     prepare_answers,
-    with_region,
 )
 from radloop.engine.augment import Augment
 from radloop.engine.covariates import Covariates
@@ -60,7 +60,8 @@ class AnswerTask:
         region = torch.where(region == IGNORE, torch.zeros_like(region), region)
         present, extra = (None if of is None else of.to(device) for of in (batch.present, batch.extra))
         with torch.autocast(device.type, enabled=device.type == "cuda"):
-            logits = network(with_region(self._recipe, image, region), present, extra)
+            image, extra = network_input(self._recipe, image, region, extra)
+            logits = network(image, present, extra)
         weights = None if self._weights is None else self._weights.to(device)
         return answer_loss(self._recipe.kind, logits, batch.truth.to(device), weights)
 

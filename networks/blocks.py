@@ -95,9 +95,9 @@ class LastLayer(nn.Module):
     def __init__(self, width: int, recipe: Recipe) -> None:
         super().__init__()
         self.dropout = nn.Dropout(DROPOUT)
-        self.linear = nn.Linear(width + 2 * len(recipe.answer.covariates), recipe.outputs)
+        self.linear = nn.Linear(width + recipe.extras, recipe.outputs)
 
     def forward(self, features: torch.Tensor, extra: torch.Tensor | None) -> torch.Tensor:
-        """(N, width) and (N, 2 * covariates), or None without covariates, to (N, outputs)."""
+        """(N, width) and (N, `recipe.extras`), or None where that is 0, to (N, outputs)."""
         features = self.dropout(features)
         return self.linear(features if extra is None else torch.cat([features, extra], 1))

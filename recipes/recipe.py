@@ -195,6 +195,11 @@ class Recipe(Part):
         return len(self.channels) + bool(self.answer.region)
 
     @property
+    def extras(self) -> int:
+        """Numbers that a network about a whole study is told beside the image: two a covariate, one of the region."""
+        return 2 * len(self.answer.covariates) + bool(self.answer.region)
+
+    @property
     def figure(self) -> str:
         """What the gate compares of each patient, 0..1 and higher is better, in words."""
         return {"segmentation": "Dice", "ordinal": "1 - RPS"}.get(self.kind, "1 - Brier score")

@@ -60,7 +60,7 @@ def inputs(asked: Recipe, count: int, slices: int = 6) -> Inputs:
         shape = (*shape[:2], slices)
         present = torch.ones(count, slices, dtype=torch.bool)
         present[1::2, -1] = False
-    width = 2 * len(asked.answer.covariates)
+    width = asked.extras
     return torch.randn(count, asked.inputs, *shape), present, torch.randn(count, width) if width else None
 
 
