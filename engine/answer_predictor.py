@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -84,16 +85,25 @@ class AnswerPredictor:
 
     @torch.inference_mode()
     def logits(self, images: Sequence[np.ndarray], cells: Sequence[Mapping[str, str]]) -> np.ndarray:
-        """(N, outputs) float64 of studies that were cut."""
+        """(N, outputs) float64 of studies that were cut: the mean over the mirrorings that training was shown."""
         extra = np.stack([self.covariates.row(of) for of in cells]) if self.covariates.names else None
         nothing = np.full(len(self.recipe.labels), np.nan, np.float32)
         batch = stack(self.recipe, images, [nothing] * len(images), extra)
         image, extra = network_input(self.recipe, batch.image, batch.region, batch.extra)
+        image = image.to(self._device)
         present, more = (None if of is None else of.to(self._device) for of in (batch.present, extra))
+        found = []
         with torch.autocast(self._device.type, enabled=self._device.type == "cuda"):
-            found = self._network(image.to(self._device), present, more)
-        return found.double().cpu().numpy()
+            for axes in _mirrorings(self.recipe.fit.mirror):
+                here = present.flip(1) if present is not None and 2 in axes else present
+                found.append(self._network(image.flip([axis + 2 for axis in axes]), here, more).double())
+        return torch.stack(found).mean(0).cpu().numpy()
 
     def scaled(self, logits: np.ndarray, temperature: float | None = None) -> np.ndarray:
         """(N, K) float64 probabilities of (N, outputs) logits; `temperature` in place of the version's own."""
         return probabilities(logits, self.recipe.kind, self.temperature if temperature is None else temperature)
+
+
+def _mirrorings(axes: Sequence[int]) -> list[tuple[int, ...]]:
+    """Every set of these axes, none of them first."""
+    return [some for count in range(len(axes) + 1) for some in combinations(axes, count)]

@@ -170,6 +170,22 @@ def test_studies_of_one_and_of_many_slices(make_study: MakeStudy, tmp_path: Path
     assert cut(array[..., :3], recipe)[1] == 3
 
 
+@pytest.mark.parametrize("network", ["cnn", "slices_gru"])
+def test_sides_that_training_mirrors_do_not_change_the_answer(
+    network: str, make_study: MakeStudy, tmp_path: Path
+) -> None:
+    recipe = recipe_of(
+        network=network, fit={"patch": [16, 16, 8], "batch": 2, "steps": 2, "epochs": 1, "mirror": [0, 2]}
+    )
+    fit(recipe, [make_study(number) for number in range(4)], tmp_path, cache=tmp_path / "c", threads=1)
+    predictor = AnswerPredictor(recipe, tmp_path / "model.pt")
+    image = np.random.default_rng(0).normal(size=(1, 16, 16, 8)).astype(np.float32)
+    plain, *others = (predictor.logits([np.flip(image, axes).copy()], [{}]) for axes in ((), (1,), (3,), (1, 3), (2,)))
+    for mirrored in others[:3]:
+        np.testing.assert_allclose(mirrored, plain, atol=1e-5)
+    assert abs(others[3] - plain).max() > 1e-4
+
+
 def test_what_cannot_be_learned_from_is_said(make_study: MakeStudy, tmp_path: Path) -> None:
     same = [make_study(number) for number in (0, 2, 4)]
     with pytest.raises(BadInput, match="all say 'dark'"):
