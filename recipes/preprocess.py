@@ -1,13 +1,15 @@
 """From a file's voxels to the network's grid and back: the one preprocessing of prediction, training and validation.
 
 The grid has the closest RAS orientation (axes only flipped and swapped; what is oblique stays in the affine), the
-recipe's spacing and normalised intensities, as in nnU-Net (Isensee et al., Nature Methods 2021).
+recipe's spacing or size and normalised intensities, as in nnU-Net (Isensee et al., Nature Methods 2021).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import nibabel as nib
 import numpy as np
@@ -175,15 +177,37 @@ class Preprocess:
         return (x, y, z), flips  # type: ignore[return-value]
 
     def _target_shape(self, shape: Shape, spacing: np.ndarray) -> Shape:
-        if not self.recipe.preprocess.spacing:
+        how = self.recipe.preprocess
+        if how.size:
+            x, y, z = fitted_shape(shape, spacing, how.size)
+        elif how.spacing:
+            wanted = (*how.spacing, float(spacing[2]))[:3]
+            x, y, z = (max(1, round(n * old / new)) for n, old, new in zip(shape, spacing, wanted, strict=True))
+        else:
             return shape
-        wanted = (*self.recipe.preprocess.spacing, float(spacing[2]))[:3]
-        x, y, z = (max(1, round(n * old / new)) for n, old, new in zip(shape, spacing, wanted, strict=True))
         if math.prod((x, y, z)) > MAX_VOXELS:
             size = " x ".join(f"{value:.3g}" for value in spacing)
+            key = "lower preprocess.size" if how.size else "raise preprocess.spacing"
             msg = (
                 f"an image of {shape} voxels of {size} mm would become {(x, y, z)}; "
-                f"check the file's spacing, or raise preprocess.spacing of recipe {self.recipe.name!r}"
+                f"check the file's spacing, or {key} of recipe {self.recipe.name!r}"
             )
             raise BadImage(msg)
         return x, y, z
+
+
+def fitted_shape(shape: Shape, spacing: Sequence[float] | np.ndarray, size: tuple[int, ...]) -> Shape:
+    """The voxels of the largest grid within `size` that keeps an image's proportions in mm.
+
+    Its voxels are as long as wide, as a body is; two numbers of `size` leave the third axis as it is.
+
+    Args:
+        shape: voxels along R, A, S.
+        spacing: their size in mm.
+        size: the most voxels along these axes.
+    """
+    lengths = [n * mm for n, mm in zip(shape, spacing, strict=True)][: len(size)]
+    voxel = max(length / most for length, most in zip(lengths, size, strict=True))
+    fitted = (min(most, max(1, round(length / voxel))) for length, most in zip(lengths, size, strict=True))
+    x, y, z = chain(fitted, shape[len(size) :])
+    return x, y, z

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
@@ -51,6 +51,8 @@ class Preprocess(Part):
 
     Attributes:
         spacing: target voxel size in mm along R, A, S; a 2D recipe gives two (in-plane); empty keeps the file's.
+        size: in place of `spacing`, voxels along R, A, S that an image is made to fit into, its proportions kept: for
+            pictures that do not say how large their pixels are. A 2D recipe gives two.
         normalise: `zscore` by each image's own mean and deviation; `ct` clips to `window` (HU), then subtracts
             `mean` and divides by `deviation`; `rescale` maps the image's 0.5-99.5 percentiles to 0-1.
         window: lower and upper limit for `ct`, HU.
@@ -59,6 +61,7 @@ class Preprocess(Part):
     """
 
     spacing: tuple[PositiveFloat, ...] = ()
+    size: tuple[PositiveInt, ...] = ()
     normalise: Literal["zscore", "ct", "rescale"] = "zscore"
     window: tuple[float, float] = (-1000.0, 1000.0)
     mean: float = 0.0
@@ -229,7 +232,15 @@ def disagreements(recipe: Recipe) -> list[Disagreement]:
 
 def _lengths(recipe: Recipe) -> Iterator[Disagreement]:
     dimension = ("dimension",)
-    values = {("preprocess", "spacing"): recipe.preprocess.spacing, ("fit", "patch"): recipe.fit.patch}
+    chain = recipe.preprocess
+    values: dict[tuple[str, str], Sequence[float]] = {
+        ("preprocess", "spacing"): chain.spacing,
+        ("preprocess", "size"): chain.size,
+        ("fit", "patch"): recipe.fit.patch,
+    }
+    if chain.spacing and chain.size:
+        text = "preprocess has spacing and size; keep size for pictures without a known pixel size, else spacing"
+        yield Disagreement((("preprocess", "size"), ("preprocess", "spacing")), text)
     for path, numbers in values.items():
         if len(numbers) != recipe.dimension and (numbers or path[0] == "fit"):
             text = (
