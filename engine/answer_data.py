@@ -15,6 +15,7 @@ import torch
 from scipy import ndimage
 
 from radloop.engine.prepared import case_digest, each, keep_arrays
+from radloop.engine.slice_weights import thinned
 from radloop.recipes.errors import BadImage, BadLabel, NotFound
 from radloop.recipes.preprocess import Grid, Preprocess
 from radloop.recipes.recipe import Recipe
@@ -149,18 +150,24 @@ def input_of(recipe: Recipe, volume: Volume, region: Volume | None) -> torch.Ten
         BadImage: the study does not fit the recipe.
         BadLabel: the region lies on other voxels, or is empty.
     """
+    return located_input(recipe, volume, region)[0]
+
+
+def located_input(recipe: Recipe, volume: Volume, region: Volume | None) -> tuple[torch.Tensor, Grid, int]:
+    """The same, the grid, and the first slice of that which is in it."""
     chain = Preprocess(recipe)
     image, grid = chain.image(volume)
     if recipe.dimension == 2 and image.shape[-1] > 1:
         msg = f"the study has {image.shape[-1]} slices; recipe {recipe.name!r} looks at one picture (dimension = 2)"
         raise BadImage(msg)
     if region is None:
-        return image
+        return image, grid, 0
     mask = _on_grid(region, grid)
     near = _near(mask, grid, recipe.answer.border)
     box = tuple(slice(int(places.min()), int(places.max()) + 1) for places in np.nonzero(near))
     whole = (slice(None), *box)
-    return torch.cat([image[whole] * torch.from_numpy(near[box]), torch.from_numpy(mask[box]).float()[None]])
+    found = torch.cat([image[whole] * torch.from_numpy(near[box]), torch.from_numpy(mask[box]).float()[None]])
+    return found, grid, box[2].start
 
 
 def _on_grid(region: Volume, grid: Grid) -> np.ndarray:
@@ -201,8 +208,7 @@ def cut(
     sizes = (*recipe.fit.patch, 1)[:3]
     axes: Sequence[int] = (0, 1, 2)
     if takes_slices(recipe):
-        if array.shape[3] > sizes[2]:
-            array = array[..., np.linspace(0, array.shape[3] - 1, sizes[2]).round().astype(int)]
+        array = array[..., thinned(array.shape[3], sizes[2])]
         axes = (0, 1)
     taken, pad = [slice(None)] * 4, [(0, 0)] * 4
     for axis in axes:

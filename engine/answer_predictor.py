@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from radloop.engine.answer_data import cut, input_of, network_input, stack
+from radloop.engine.answer_data import cut, located_input, network_input, stack
 from radloop.engine.covariates import Covariates
+from radloop.engine.slice_weights import SliceWeight, heaviest, thinned
 from radloop.engine.weights import default_device, load_weights, read_kept
 from radloop.evaluation.class_answers import probabilities
 from radloop.networks.registry import build
@@ -28,12 +29,14 @@ class AnswerPrediction:
         probabilities: (K,) over the recipe's labels in their order, after scaling by the version's temperature; classes
             and grades sum to 1, findings are each 0..1.
         logits: (outputs,) as the network gave them.
+        slices: those that weighed most, where the network reads slices.
         missing: covariates that the study has no value of; the training median stood for them.
         seconds: wall clock.
     """
 
     probabilities: np.ndarray
     logits: np.ndarray
+    slices: tuple[SliceWeight, ...]
     missing: tuple[str, ...]
     seconds: float
 
@@ -77,27 +80,41 @@ class AnswerPredictor:
             BadInput: a covariate is no number.
         """
         begun = time.monotonic()
-        image = cut(input_of(self.recipe, volume, region).numpy(), self.recipe)[0]
-        logits = self.logits([image], [cells or {}])[0]
+        whole, grid, first = located_input(self.recipe, volume, region)
+        image = cut(whole.numpy(), self.recipe)[0]
+        logits, weights = (of[0] for of in self._asked([image], [cells or {}]))
         found = self.scaled(logits[None])[0]
         missing = self.covariates.missing(cells or {})
-        return AnswerPrediction(found, logits, missing, time.monotonic() - begun)
+        places = first + thinned(whole.shape[3], len(weights))
+        told = heaviest(weights, places.tolist(), grid) if len(weights) else ()
+        return AnswerPrediction(found, logits, told, missing, time.monotonic() - begun)
 
-    @torch.inference_mode()
     def logits(self, images: Sequence[np.ndarray], cells: Sequence[Mapping[str, str]]) -> np.ndarray:
         """(N, outputs) float64 of studies that were cut: the mean over the mirrorings that training was shown."""
+        return self._asked(images, cells)[0]
+
+    @torch.inference_mode()
+    def _asked(self, images: Sequence[np.ndarray], cells: Sequence[Mapping[str, str]]) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (N, outputs), and what each slice weighed (N, slices); none where the network reads no slices."""
         extra = np.stack([self.covariates.row(of) for of in cells]) if self.covariates.names else None
         nothing = np.full(len(self.recipe.labels), np.nan, np.float32)
         batch = stack(self.recipe, images, [nothing] * len(images), extra)
         image, extra = network_input(self.recipe, batch.image, batch.region, batch.extra)
         image = image.to(self._device)
         present, more = (None if of is None else of.to(self._device) for of in (batch.present, extra))
-        found = []
+        found, weights = [], [image.new_zeros(len(image), 0)]
         with torch.autocast(self._device.type, enabled=self._device.type == "cuda"):
             for axes in _mirrorings(self.recipe.fit.mirror):
-                here = present.flip(1) if present is not None and 2 in axes else present
-                found.append(self._network(image.flip([axis + 2 for axis in axes]), here, more).double())
-        return torch.stack(found).mean(0).cpu().numpy()
+                turned = image.flip([axis + 2 for axis in axes])
+                if present is None:
+                    found.append(self._network(turned, None, more).double())
+                    continue
+                back = [1] if 2 in axes else []
+                logits, told = self._network.slices(turned, present.flip(back), more)  # type: ignore[operator]
+                found.append(logits.double())
+                weights.append(told.flip(back))
+        seen = torch.stack(weights[1:] or weights).mean(0)
+        return torch.stack(found).mean(0).cpu().numpy(), seen.float().cpu().numpy()
 
     def scaled(self, logits: np.ndarray, temperature: float | None = None) -> np.ndarray:
         """(N, K) float64 probabilities of (N, outputs) logits; `temperature` in place of the version's own."""

@@ -21,6 +21,7 @@ from radloop.engine.answer_data import (
 from radloop.engine.augment import Augment
 from radloop.engine.covariates import Covariates
 from radloop.engine.losses import IGNORE, answer_loss
+from radloop.engine.precision import mixed
 from radloop.recipes.errors import BadInput
 from radloop.recipes.recipe import Recipe
 
@@ -59,7 +60,7 @@ class AnswerTask:
         image, region = augment(batch.image.to(device), batch.region.to(device))
         region = torch.where(region == IGNORE, torch.zeros_like(region), region)
         present, extra = (None if of is None else of.to(device) for of in (batch.present, batch.extra))
-        with torch.autocast(device.type, enabled=device.type == "cuda"):
+        with mixed(device):
             image, extra = network_input(self._recipe, image, region, extra)
             logits = network(image, present, extra)
         weights = None if self._weights is None else self._weights.to(device)

@@ -2,7 +2,8 @@
 
 AdamW with warm-up and cosine decay over the budget (Loshchilov and Hutter, ICLR 2017 and 2019), the loss of the kind of
 answer, gradient clipping; what is saved is the running average of the weights at the end, nothing is selected.
-The same seed, epochs, threads and machine give the same weights, bit by bit, on a CPU.
+Where the machine is faster so, networks compute with half of float32's bits (`engine/precision.py`). The same seed,
+epochs, threads and machine give the same weights, bit by bit, on a CPU.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from radloop.engine.augment import Augment
 from radloop.engine.checkpoint import Checkpoint, digest
 from radloop.engine.cores import usable_cores
 from radloop.engine.mask_task import MaskTask
+from radloop.engine.precision import fast_bfloat16
 from radloop.engine.schedule import Budget, peak_share
 from radloop.engine.weights import Average, default_device, load_weights, save_weights
 from radloop.networks.registry import build
@@ -186,6 +188,7 @@ def _job(
         "seed": seed,
         "threads": threads,
         "device": device.type,
+        "half precision": device.type == "cuda" or fast_bfloat16(),
         "torch": str(torch.__version__),
     }
 

@@ -67,7 +67,7 @@ def answer_loss(kind: str, logits: torch.Tensor, truth: torch.Tensor, weights: t
         truth: (N, K) 1, 0, or NaN where nobody looked.
         weights: (K,) of classes; of findings where they are present; of grades not used; None weighs all alike.
     """
-    logits = logits.float() if logits.dtype == torch.half else logits
+    logits = logits.float() if logits.dtype in (torch.half, torch.bfloat16) else logits
     truth = truth.to(logits)
     if kind == "multilabel":
         known = ~truth.isnan()

@@ -117,6 +117,7 @@ class AnswerInfer(InferTask):
             "label_names": {words: 1},
             "message": f"{self.recipe.title or self.recipe.name}: {words}",
             "region": region.source if region else None,
+            "slices": [of._asdict() for of in found.slices],
             "warnings": warnings,
         }
 

@@ -186,6 +186,23 @@ def test_sides_that_training_mirrors_do_not_change_the_answer(
     assert abs(others[3] - plain).max() > 1e-4
 
 
+def test_the_slices_that_spoke_are_numbers_of_the_file(make_study: MakeStudy, tmp_path: Path) -> None:
+    recipe = recipe_of(network="slices_attention", fit={"patch": [16, 16, 40], "batch": 2, "steps": 2, "epochs": 1})
+    fit(recipe, [make_study(number) for number in range(4)], tmp_path, cache=tmp_path / "c", threads=1)
+    predictor = AnswerPredictor(recipe, tmp_path / "model.pt")
+    array = np.random.default_rng(0).normal(size=(1, 16, 16, 30)).astype(np.float32)
+    affine = np.diag([1.0, 1.0, 2.0, 1.0])
+    told = predictor.predict(Volume(array, affine)).slices
+    assert len(told) == 3
+    assert told[0].weight >= told[1].weight >= told[2].weight > 0
+    assert all(of.axis == 2 and 0 <= of.number < 30 for of in told)
+    turned = Volume(
+        np.ascontiguousarray(array[..., ::-1].transpose(0, 3, 2, 1)), affine[:, [2, 1, 0, 3]] * [-1, 1, 1, 1]
+    )
+    other = predictor.predict(turned).slices
+    assert [(29 - of.number, of.axis) for of in other] == [(of.number, 0) for of in told]
+
+
 def test_what_cannot_be_learned_from_is_said(make_study: MakeStudy, tmp_path: Path) -> None:
     same = [make_study(number) for number in (0, 2, 4)]
     with pytest.raises(BadInput, match="all say 'dark'"):
