@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from radloop.engine.augment import Augment
-from radloop.engine.losses import dice_ce
+from radloop.engine.losses import deep_dice_ce, dice_ce
 from radloop.engine.patches import Batch, PatchSource
 from radloop.engine.prepared import Prepared, PreparedSet, prepare
 from radloop.recipes.recipe import Recipe
@@ -39,7 +39,8 @@ class MaskTask:
         image, label = augment(batch.image.to(device), batch.label.to(device))
         with torch.autocast(device.type, enabled=device.type == "cuda"):
             logits = network(image)
-        return dice_ce(logits, label, batch.known.to(device))
+        loss = deep_dice_ce if self._recipe.network.deep_supervision else dice_ce
+        return loss(logits, label, batch.known.to(device))
 
     def kept(self) -> dict[str, Any]:
         """What is saved beside the weights."""
