@@ -12,6 +12,7 @@ from torch import nn
 from radloop.engine.augment import Augment
 from radloop.engine.losses import deep_dice_ce, dice_ce
 from radloop.engine.patches import Batch, PatchSource
+from radloop.engine.precision import training_precision
 from radloop.engine.prepared import Prepared, PreparedSet, prepare
 from radloop.recipes.recipe import Recipe
 
@@ -37,7 +38,7 @@ class MaskTask:
     def loss(self, network: nn.Module, batch: Batch, augment: Augment, device: torch.device) -> torch.Tensor:
         """Of one batch; a scalar."""
         image, label = augment(batch.image.to(device), batch.label.to(device))
-        with torch.autocast(device.type, enabled=device.type == "cuda"):
+        with training_precision(device):
             logits = network(image)
         loss = deep_dice_ce if self._recipe.network.deep_supervision else dice_ce
         return loss(logits, label, batch.known.to(device))
