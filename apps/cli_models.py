@@ -14,6 +14,7 @@ from radloop.studies.home import Home
 
 if TYPE_CHECKING:
     from radloop.apps.measured import Measured
+    from radloop.evaluation.lesions import LesionScore
     from radloop.evaluation.summary import StudyRow
     from radloop.registry.version import Version
 
@@ -50,6 +51,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from radloop.apps.measured import choose
     from radloop.engine.assess import assess
     from radloop.engine.predictor import PredictorCache
+    from radloop.evaluation.lesion_report import lesion_counts
     from radloop.evaluation.report import study_row
     from radloop.recipes.recipe import CLASS_KINDS
 
@@ -60,6 +62,7 @@ def evaluate(options: argparse.Namespace) -> int:
             PredictorCache().get(chosen.version),
             chosen.cases,
             lambda share: shown.update(round(share * len(chosen.cases)) - shown.n),
+            lesions=True,
         )
     left_out = [f"{study} was left out: {reason}" for study, reason in found.skipped]
     for line in left_out:
@@ -77,21 +80,38 @@ def evaluate(options: argparse.Namespace) -> int:
             {"dice": score.dice, "surface_dice": score.surface_dice, "hd95": score.hd95},
             blind=blind[score.study] if chosen.blindness_known else None,
             seconds=score.seconds,
+            counts=lesion_counts(score.lesions),
         )
         for score in found.scores
     ]
-    _report(options, chosen, rows, left_out)
+    lesions = {
+        name: [score.lesions[name] for score in found.scores if name in score.lesions]
+        for name in chosen.recipe.evaluate.lesions
+    }
+    _report(options, chosen, rows, lesions, left_out)
     return 0
 
 
-def _report(options: argparse.Namespace, chosen: Measured, rows: list[StudyRow], left_out: list[str]) -> None:
+def _report(
+    options: argparse.Namespace,
+    chosen: Measured,
+    rows: list[StudyRow],
+    lesions: dict[str, list[LesionScore]],
+    left_out: list[str],
+) -> None:
     """Says the figures and writes the files that were asked for."""
     from radloop.evaluation.intervals import bootstrap_mean, paired_differences
+    from radloop.evaluation.lesion_report import curves_json, lesion_section
+    from radloop.evaluation.lesions import lesion_figures
     from radloop.evaluation.report import About, summarise, write_csv, write_html, write_json
     from radloop.evaluation.summary import patient_values
 
     version, recipe = chosen.version, chosen.version.recipe
     summary: dict[str, Any] = summarise(recipe, version.number, rows)
+    by_lesion = lesion_figures(lesions)
+    summary["metrics"] |= {name: vars(interval) for name, interval in by_lesion.items()}
+    if by_lesion:
+        summary["froc"] = curves_json(lesions)
     floor = chosen.baseline()
     gain = paired_differences(patient_values(rows, "dice"), floor)
     say(f"{recipe} version {version.number} on {chosen.split} ({NOTICE})")
@@ -123,7 +143,7 @@ def _report(options: argparse.Namespace, chosen: Measured, rows: list[StudyRow],
             notes=[*chosen.notes, *left_out, f"{NOTICE.capitalize()}."],
             baseline=floor,
         )
-        write_html(options.report, rows, about)
+        write_html(options.report, rows, about, lesion_section(lesions, by_lesion))
     for path in filter(None, (options.json, options.per_study, options.report)):
         say(f"wrote {path}")
 

@@ -158,6 +158,12 @@ def _pixels(recipe: Recipe, learned: Sequence[Case], asked: Sequence[Case]) -> d
     }
 
 
+def with_network(shipped: Recipe, name: str) -> Recipe:
+    """A shipped recipe with another network of the same sizes."""
+    values = shipped.model_dump(mode="json")
+    return Recipe.model_validate_json(json.dumps(values | {"network": values["network"] | {"name": name}}))
+
+
 def figures(question: Question, recipe: Recipe, folds: Mapping[str, Any], cells: Mapping[str, Any]) -> dict[str, Any]:
     """What the folds say together, and against the trivial method, on all studies and on a part of them."""
     answers = {study: of for fold in folds.values() for study, of in fold["answers"].items()}
@@ -242,8 +248,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in options.questions.split(","):
         question, shipped = QUESTIONS[name], load_recipe(QUESTIONS[name].recipe)
         for network in options.networks.split(",") if options.networks else [shipped.network.name]:
-            values = shipped.model_dump(mode="json")
-            recipe = Recipe.model_validate_json(json.dumps(values | {"network": values["network"] | {"name": network}}))
+            recipe = with_network(shipped, network)
             run = results.setdefault(f"{name}/{network}", {"folds": {}})
             for number in range(1, FOLDS + 1):
                 if str(number) not in run["folds"]:

@@ -21,7 +21,7 @@ from radloop.engine.answer_data import (
 from radloop.engine.augment import Augment
 from radloop.engine.covariates import Covariates
 from radloop.engine.losses import IGNORE, answer_loss
-from radloop.engine.precision import mixed
+from radloop.engine.precision import training_precision
 from radloop.recipes.errors import BadInput
 from radloop.recipes.recipe import Recipe
 
@@ -60,7 +60,7 @@ class AnswerTask:
         image, region = augment(batch.image.to(device), batch.region.to(device))
         region = torch.where(region == IGNORE, torch.zeros_like(region), region)
         present, extra = (None if of is None else of.to(device) for of in (batch.present, batch.extra))
-        with mixed(device):
+        with training_precision(device):
             image, extra = network_input(self._recipe, image, region, extra)
             logits = network(image, present, extra)
         weights = None if self._weights is None else self._weights.to(device)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import ceil, prod
 from statistics import fmean
 from typing import Any
 
@@ -17,9 +18,11 @@ import numpy as np
 
 from radloop.engine.answer_data import region_mask, truth_of
 from radloop.engine.answer_predictor import AnswerPredictor
-from radloop.engine.predictor import Predictor
+from radloop.engine.predictor import Prediction, Predictor
 from radloop.evaluation import metrics
+from radloop.evaluation.lesions import LesionScore, lesion_score
 from radloop.recipes.errors import BadInput, NotFound
+from radloop.recipes.recipe import Recipe
 from radloop.studies.cases import Case, read_label
 from radloop.studies.images import read_study
 
@@ -39,6 +42,7 @@ class CaseScore:
         hd95: 95th percentile of surface distance, mm; None also where one is empty; empty unless asked for.
         seconds: the prediction's wall clock.
         row: ledger row of the label; a study may be scored against two labels of it.
+        lesions: of the labels that the recipe says are lesions; empty unless asked for.
     """
 
     study: str
@@ -48,6 +52,7 @@ class CaseScore:
     hd95: ByLabel = field(default_factory=dict)
     seconds: float = 0.0
     row: int = 0
+    lesions: dict[str, LesionScore] = field(default_factory=dict)
 
     @property
     def compared(self) -> ByLabel:
@@ -98,6 +103,7 @@ def assess(
     progress: Callable[[float], None] | None = None,
     *,
     surfaces: bool = True,
+    lesions: bool = False,
 ) -> Assessment:
     """Predict every case and compare it with its label, a mask on the study's own voxels; what cannot be read is named.
 
@@ -106,6 +112,7 @@ def assess(
         cases: labelled studies.
         progress: called with the share of cases done, 0..1; may raise to stop.
         surfaces: also the surface metrics, which take longer than the overlap.
+        lesions: also the lesions of the labels that are some.
     """
     scores: list[Any] = []
     skipped = []
@@ -114,7 +121,7 @@ def assess(
             if isinstance(predictor, AnswerPredictor):
                 scores.append(_score_answer(predictor, case))
             else:
-                scores.append(_score(predictor, case, surfaces))
+                scores.append(_score(predictor, case, surfaces, lesions))
         except (BadInput, NotFound) as error:
             logger.warning("study %s cannot be assessed: %s", case.study, error)
             skipped.append((case.study, str(error)))
@@ -154,21 +161,37 @@ def label_scores(scores: Sequence[Any]) -> dict[str, dict[str, float]]:
     return {label: {p: fmean(values) for p, values in sorted(of.items())} for label, of in found.items()}
 
 
-def _score(predictor: Predictor, case: Case, surfaces: bool) -> CaseScore:
+def _score(predictor: Predictor, case: Case, surfaces: bool, lesions: bool) -> CaseScore:
     volume, true = read_study(case.channels), read_label(case, predictor.recipe.labels).array[0]
-    answer = predictor.predict(volume)
     labels = predictor.recipe.labels
     ids, known = list(labels.values()), {labels[name] for name in case.names if name in labels}
+    asked = [name for name in predictor.recipe.evaluate.lesions if lesions and labels[name] in known]
+    answer = predictor.predict(volume, keep=[labels[name] for name in asked])
 
     def named(found: metrics.Scores) -> ByLabel:
         return {name: found[number] for name, number in labels.items()}
 
-    dice = named(metrics.dice(answer.mask, true, ids, known))
+    score = CaseScore(
+        case.study,
+        case.patient,
+        named(metrics.dice(answer.mask, true, ids, known)),
+        seconds=answer.seconds,
+        row=case.row,
+        lesions={name: _lesions(predictor.recipe, case, answer, true, name, volume.spacing) for name in asked},
+    )
     if not surfaces:
-        return CaseScore(case.study, case.patient, dice, seconds=answer.seconds, row=case.row)
+        return score
     near = metrics.surface_dice(answer.mask, true, ids, volume.spacing, known=known)
     far = metrics.hd95(answer.mask, true, ids, volume.spacing, known=known)
-    return CaseScore(case.study, case.patient, dice, named(near), named(far), answer.seconds, case.row)
+    return replace(score, surface_dice=named(near), hd95=named(far))
+
+
+def _lesions(
+    recipe: Recipe, case: Case, answer: Prediction, true: np.ndarray, name: str, spacing: Sequence[float]
+) -> LesionScore:
+    number, smallest = recipe.labels[name], max(1, ceil(recipe.evaluate.smallest / prod(spacing)))
+    found, theirs = answer.mask == number, true == number
+    return lesion_score(case.study, case.patient, found, theirs, answer.probabilities[number], smallest)
 
 
 def _score_answer(predictor: AnswerPredictor, case: Case) -> AnswerScore:

@@ -26,7 +26,7 @@ from radloop.engine.augment import Augment
 from radloop.engine.checkpoint import Checkpoint, digest
 from radloop.engine.cores import usable_cores
 from radloop.engine.mask_task import MaskTask
-from radloop.engine.precision import fast_bfloat16
+from radloop.engine.precision import multiplies_bfloat16
 from radloop.engine.schedule import Budget, peak_share
 from radloop.engine.weights import Average, default_device, load_weights, save_weights
 from radloop.networks.registry import build
@@ -188,7 +188,7 @@ def _job(
         "seed": seed,
         "threads": threads,
         "device": device.type,
-        "half precision": device.type == "cuda" or fast_bfloat16(),
+        "half precision": device.type == "cuda" or multiplies_bfloat16(),
         "torch": str(torch.__version__),
     }
 

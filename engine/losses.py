@@ -32,6 +32,13 @@ def dice_ce(logits: torch.Tensor, target: torch.Tensor, known: torch.Tensor) -> 
     return 0.5 * (entropy + _dice_loss(log_p, target, seen, known))
 
 
+def deep_dice_ce(logits: torch.Tensor, target: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """`dice_ce` of each level of (N, levels, K, *space) logits, the coarser half as much (Isensee et al., 2021)."""
+    weights = [0.5**level for level in range(logits.shape[1])]
+    losses = [weight * dice_ce(logits[:, level], target, known) for level, weight in enumerate(weights)]
+    return torch.stack(losses).sum() / sum(weights)
+
+
 def _merge_unknown(log_p: torch.Tensor, target: torch.Tensor, known: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     space = (1,) * (log_p.dim() - 2)
     background = ~known

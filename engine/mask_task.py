@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from radloop.engine.augment import Augment
-from radloop.engine.losses import dice_ce
+from radloop.engine.losses import deep_dice_ce, dice_ce
 from radloop.engine.patches import Batch, PatchSource
-from radloop.engine.precision import mixed
+from radloop.engine.precision import training_precision
 from radloop.engine.prepared import Prepared, PreparedSet, prepare
 from radloop.recipes.recipe import Recipe
 
@@ -38,9 +38,10 @@ class MaskTask:
     def loss(self, network: nn.Module, batch: Batch, augment: Augment, device: torch.device) -> torch.Tensor:
         """Of one batch; a scalar."""
         image, label = augment(batch.image.to(device), batch.label.to(device))
-        with mixed(device):
+        with training_precision(device):
             logits = network(image)
-        return dice_ce(logits, label, batch.known.to(device))
+        loss = deep_dice_ce if self._recipe.network.deep_supervision else dice_ce
+        return loss(logits, label, batch.known.to(device))
 
     def kept(self) -> dict[str, Any]:
         """What is saved beside the weights."""

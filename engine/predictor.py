@@ -7,8 +7,9 @@ import threading
 import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,11 +45,13 @@ class Prediction:
         mask: (X, Y, Z) uint8 ids, axes as in the file.
         affine: 4x4, voxel -> RAS world in mm.
         seconds: wall clock of the prediction.
+        probabilities: id -> (X, Y, Z) float32 on the same voxels, of the ids asked for.
     """
 
     mask: np.ndarray
     affine: np.ndarray
     seconds: float
+    probabilities: dict[int, np.ndarray] = field(default_factory=dict)
 
 
 class Predictor:
@@ -74,20 +77,25 @@ class Predictor:
         self._network.to(self._device).eval()
 
     @torch.inference_mode()
-    def predict(self, volume: Volume, progress: Callable[[float], None] | None = None) -> Prediction:
+    def predict(
+        self, volume: Volume, progress: Callable[[float], None] | None = None, *, keep: Collection[int] = ()
+    ) -> Prediction:
         """The mask of a study.
 
         Args:
             volume: the study's channels as read from its files.
             progress: called with the share done, 0..1.
+            keep: label ids whose probabilities are given too; each takes four bytes a voxel.
 
         Raises:
             BadImage: the volume does not fit the recipe.
         """
         begun = time.monotonic()
         image, grid = self._chain.image(volume)
-        mask = self._chain.restore(self._probabilities(image, progress), grid)
-        return Prediction(mask, volume.affine, time.monotonic() - begun)
+        found = self._probabilities(image, progress)
+        mask, seconds = self._chain.restore(found, grid), time.monotonic() - begun
+        kept = {number: self._chain.restore_values(found[number], grid) for number in keep}
+        return Prediction(mask, volume.affine, seconds, kept)
 
     @torch.inference_mode()
     def probabilities(self, image: torch.Tensor) -> torch.Tensor:
@@ -95,6 +103,15 @@ class Predictor:
         return self._probabilities(image, None)
 
     def _probabilities(self, image: torch.Tensor, progress: Callable[[float], None] | None) -> torch.Tensor:
+        """The mean over the image and its mirrors, where the recipe asks for them."""
+        mirrors = _mirrors(self.recipe)
+        count = 1 + len(mirrors)
+        found = self._once(image, progress and _part(progress, 0, count))
+        for number, axes in enumerate(mirrors, start=1):
+            found += self._once(image.flip(axes), progress and _part(progress, number, count)).flip(axes)
+        return found.div_(count) if mirrors else found
+
+    def _once(self, image: torch.Tensor, progress: Callable[[float], None] | None) -> torch.Tensor:
         if self.recipe.dimension == 3:
             return self._slide(image[None], progress)[0]
         slices = self._slide(image.movedim(-1, 0), progress)
@@ -173,6 +190,16 @@ class PredictorCache:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(version.dir)
             return self._kept[version.dir]
+
+
+def _mirrors(recipe: Recipe) -> list[list[int]]:
+    """Axes of an image (C, x, y, z) to mirror, in every combination but none."""
+    axes = [axis + 1 for axis in recipe.fit.mirror] if recipe.network.mirror else []
+    return [list(some) for count in range(1, len(axes) + 1) for some in combinations(axes, count)]
+
+
+def _part(progress: Callable[[float], None], number: int, count: int) -> Callable[[float], None]:
+    return lambda share: progress((number + share) / count)
 
 
 def _count_windows(shape: tuple[int, ...], patch: tuple[int, ...]) -> int:

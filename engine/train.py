@@ -297,6 +297,7 @@ def _same_network(one: Recipe, other: Recipe) -> bool:
     return (
         all(getattr(one, field) == getattr(other, field) for field in same)
         and one.network.name == other.network.name
+        and one.network.deep_supervision == other.network.deep_supervision
         and topology(one) == topology(other)
         and (one.kind not in CLASS_KINDS or one.fit.patch == other.fit.patch)
     )

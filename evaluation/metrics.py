@@ -1,4 +1,4 @@
-"""How close a mask is to a reader's: overlap, surfaces, lesions, volume; one number a label id.
+"""How close a mask is to a reader's: overlap, surfaces, volume; one number a label id.
 
 Every function takes integer masks of one shape (X, Y, Z) and the ids to score. `known` are the ids that the reader
 looked at (all where None); the others score None, because an absent name says nothing. No function returns NaN.
@@ -17,7 +17,6 @@ Where one or both masks have no voxel of a label:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,33 +27,6 @@ if TYPE_CHECKING:
     import torch
 
 Scores = dict[int, "float | None"]
-
-
-@dataclass(frozen=True)
-class Lesions:
-    """Lesions of one label in one study: connected components, faces, edges and corners connect.
-
-    Attributes:
-        true: lesions the reader drew.
-        found: of those, lesions that share at least one voxel with the prediction.
-        predicted: lesions the model drew.
-        confirmed: of those, lesions that share at least one voxel with the reader's.
-    """
-
-    true: int
-    found: int
-    predicted: int
-    confirmed: int
-
-    @property
-    def recall(self) -> float | None:
-        """found / true; None where the reader drew none."""
-        return self.found / self.true if self.true else None
-
-    @property
-    def precision(self) -> float | None:
-        """confirmed / predicted; None where the model drew none."""
-        return self.confirmed / self.predicted if self.predicted else None
 
 
 def dice(pred: np.ndarray, true: np.ndarray, ids: Iterable[int], known: Collection[int] | None = None) -> Scores:
@@ -122,14 +94,6 @@ def one_sided(pred: np.ndarray, true: np.ndarray, ids: Iterable[int]) -> dict[in
     return {i: bool((pred == i).any()) != bool((true == i).any()) for i in ids}
 
 
-def lesions(
-    pred: np.ndarray, true: np.ndarray, ids: Iterable[int], known: Collection[int] | None = None
-) -> dict[int, Lesions | None]:
-    """Lesions drawn, found and confirmed for each id; one shared voxel counts as found."""
-    _check(pred, true)
-    return {i: _lesions(pred == i, true == i) if known is None or i in known else None for i in ids}
-
-
 def volume_ml(mask: np.ndarray, ids: Iterable[int], spacing: Sequence[float]) -> dict[int, float]:
     """Volume of each id in ml.
 
@@ -195,18 +159,3 @@ def _box(mask: np.ndarray) -> tuple[slice, ...]:
         hit = np.flatnonzero(mask.any(axis=others))
         sides.append(slice(int(hit[0]), int(hit[-1]) + 1))
     return tuple(sides)
-
-
-def _lesions(pred: np.ndarray, true: np.ndarray) -> Lesions:
-    from scipy.ndimage import generate_binary_structure, label
-
-    touching = generate_binary_structure(true.ndim, true.ndim)
-    pred_parts, n_pred = label(pred, touching)
-    true_parts, n_true = label(true, touching)
-    both = pred & true
-    return Lesions(
-        true=int(n_true),
-        found=len(np.unique(true_parts[both])),
-        predicted=int(n_pred),
-        confirmed=len(np.unique(pred_parts[both])),
-    )

@@ -73,6 +73,27 @@ def roc_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> bytes:
     return _with_names(figure, axes)
 
 
+def froc_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> bytes:
+    """A curve a name, of sensitivity over false positives a study, from an eighth to eight.
+
+    Args:
+        curves: name -> false positives a study and sensitivity, both rising.
+    """
+    figure = _figure(width=5.2, height=4.0)
+    axes = figure.subplots()
+    rates = [2.0**power for power in range(-3, 4)]
+    for number, (name, (rate, sensitivity)) in enumerate(curves.items()):
+        # what is found without a false positive counts from the left edge on; what is found at last, to the right
+        x = np.r_[0.0, rate, max(rates[-1], rate[-1] if len(rate) else 0)].clip(rates[0] / 2)
+        y = np.r_[0.0, sensitivity, sensitivity[-1] if len(rate) else 0.0]
+        axes.step(x, y, where="post", color=_colour(number, len(curves)), linewidth=1.8, label=_short(name))
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(rates, ["1/8", "1/4", "1/2", "1", "2", "4", "8"])
+    axes.set(xlabel="false positives a study", ylabel="share of lesions found")
+    axes.set(xlim=(rates[0], rates[-1]), ylim=(-0.03, 1.03))
+    return _with_names(figure, axes)
+
+
 def reliability_curves(curves: Mapping[str, Sequence[tuple[float, float, int]]]) -> bytes:
     """A curve a name, of how often events came about over their probability; a perfect model's is dotted.
 

@@ -38,31 +38,39 @@ def write_json(path: Path, summary: Mapping[str, Any]) -> None:
 
 
 def write_csv(path: Path, rows: Sequence[StudyRow]) -> None:
-    """Write one line a study: `study, patient, blind, seconds`, then every metric; empty where there is no value."""
+    """Write one line a study: `study, patient, blind, seconds`, every metric, counts; empty where there is no value."""
     names = [name for name in metric_names(rows) if any(name in row.scores for row in rows)]
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
-    table.writerow(["study", "patient", "blind", "seconds", *names])
+    counted = list(dict.fromkeys(name for row in rows for name in row.counts))
+    table.writerow(["study", "patient", "blind", "seconds", *names, *counted])
     for row in rows:
         given = [row.study, row.patient, row.blind, row.seconds, *(row.scores.get(name) for name in names)]
+        given += [row.counts.get(name) for name in counted]
         table.writerow(["" if value is None else value for value in given])
     write_whole(path, out.getvalue())
 
 
-def write_html(path: Path, rows: Sequence[StudyRow], about: About) -> None:
+def write_html(path: Path, rows: Sequence[StudyRow], about: About, more: str = "") -> None:
     """Write the report for readers."""
-    write_whole(path, html_report(rows, about))
+    write_whole(path, html_report(rows, about, more))
 
 
-def html_report(rows: Sequence[StudyRow], about: About) -> str:
-    """The report for readers, one HTML page without anything outside it."""
+def html_report(rows: Sequence[StudyRow], about: About, more: str = "") -> str:
+    """The report for readers, one HTML page without anything outside it.
+
+    Args:
+        rows: the studies.
+        about: head and notes.
+        more: sections after the comparison with the trivial method, as markup.
+    """
     return page(
         about,
         rows,
         first="",
         figures=_figures(rows),
         how=_HOW,
-        sections="\n".join([_baseline(rows, about), *_plots(rows), _anchoring(rows, about)]),
+        sections="\n".join([_baseline(rows, about), more, *_plots(rows), _anchoring(rows, about)]),
         studies=_studies(rows),
     )
 

@@ -7,7 +7,7 @@ patients. What was not looked at (None) is left out at every step.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -24,6 +24,7 @@ class StudyRow:
         scores: `<metric>.<label>` -> value, such as `dice.liver`; None where it has none.
         blind: whether its label was given before any model's answer was seen; None where nobody knows.
         seconds: time the prediction took.
+        counts: `<what>.<label>` -> number, such as `lesions_true.nodule`; for the table of studies alone.
     """
 
     study: str
@@ -31,6 +32,7 @@ class StudyRow:
     scores: Mapping[str, float | None]
     blind: bool | None = None
     seconds: float | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 def study_row(
@@ -40,10 +42,11 @@ def study_row(
     *,
     blind: bool | None = None,
     seconds: float | None = None,
+    counts: Mapping[str, int] | None = None,
 ) -> StudyRow:
     """A row from metric -> label -> value, such as `{"dice": {"liver": 0.9}, "hd95": {"liver": None}}`."""
     scores = {f"{metric}.{label}": value for metric, labels in metrics.items() for label, value in labels.items()}
-    return StudyRow(study, patient, scores, blind, seconds)
+    return StudyRow(study, patient, scores, blind, seconds, counts or {})
 
 
 def patient_values(rows: Iterable[StudyRow], name: str) -> dict[str, float]:

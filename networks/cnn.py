@@ -54,6 +54,7 @@ def dynunet(recipe: Recipe, *, residual: bool, network: type[DynUNet] = DynUNet)
     sizes = topology(recipe)
     missing = max(0, _FEWEST_RESOLUTIONS - len(sizes.strides))
     flat = ((1,) * recipe.dimension,) * missing
+    coarser = len(sizes.strides) + missing - 2  # all that DynUNet can supervise: none of its two coarsest
     strides = [list(row) for row in (*sizes.strides, *flat)]
     return network(
         spatial_dims=recipe.dimension,
@@ -64,4 +65,6 @@ def dynunet(recipe: Recipe, *, residual: bool, network: type[DynUNet] = DynUNet)
         upsample_kernel_size=strides[1:],
         filters=[*sizes.features, *sizes.features[-1:] * missing],
         res_block=residual,
+        deep_supervision=recipe.network.deep_supervision,
+        deep_supr_num=coarser,
     )

@@ -14,6 +14,7 @@ from itertools import chain
 import nibabel as nib
 import numpy as np
 import torch
+from torch.nn import functional
 
 from radloop.recipes.errors import BadImage, BadLabel
 from radloop.recipes.normalise import normalise
@@ -142,6 +143,16 @@ class Preprocess:
             msg = f"probabilities have shape {tuple(probabilities.shape[1:])}; the grid has {grid.shape}"
             raise ValueError(msg)
         return np.ascontiguousarray(grid.to_file(winners(probabilities, grid.oriented_shape)))
+
+    def restore_values(self, values: torch.Tensor, grid: Grid) -> np.ndarray:
+        """A number a voxel, such as a probability, on the file's voxels: (X, Y, Z) float32, resized linearly.
+
+        Args:
+            values: (x, y, z).
+            grid: what `image` gave for the study.
+        """
+        resized = functional.interpolate(values.float()[None, None].cpu(), grid.oriented_shape, mode="trilinear")
+        return np.ascontiguousarray(grid.to_file(resized[0, 0].numpy()))
 
     def grid(self, volume: Volume) -> Grid:
         """The grid on which the network sees an image, from its shape and affine alone.

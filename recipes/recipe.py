@@ -76,12 +76,16 @@ class Network(Part):
         features: channels at each resolution, from the finest; empty takes the network's own.
         strides: downsampling before each resolution (the first is 1s), along R, A, S (two numbers in 2D).
         weights: a local file with starting weights, or empty.
+        deep_supervision: whether the loss also looks at coarser resolutions of a mask's network, half as much at each.
+        mirror: whether an answer is the mean over the image and its mirrors along `fit.mirror`.
     """
 
     name: str = "unet"
     features: tuple[PositiveInt, ...] = ()
     strides: tuple[tuple[PositiveInt, ...], ...] = ()
     weights: str = ""
+    deep_supervision: bool = False
+    mirror: bool = False
 
 
 class Fit(Part):
@@ -110,6 +114,18 @@ class Fit(Part):
     mirror: tuple[int, ...] = ()
     ema: float = Field(default=0.99, ge=0, lt=1)
     balance: Literal["none", "loss", "sampler"] = "none"
+
+
+class Evaluate(Part):
+    """What is measured beside the figures that every recipe of a kind has.
+
+    Attributes:
+        lesions: labels of a mask that are lesions, each component one, to be found or missed; organs are none.
+        smallest: mm³ that a lesion has at least; smaller components, the reader's and the model's, are not counted.
+    """
+
+    lesions: tuple[str, ...] = ()
+    smallest: float = Field(default=0.0, ge=0)
 
 
 class Gate(Part):
@@ -156,6 +172,7 @@ class Recipe(Part):
     network: Network = Network()
     fit: Fit = Fit()
     gate: Gate = Gate()
+    evaluate: Evaluate = Evaluate()
 
     @field_validator("labels")
     @classmethod
@@ -227,7 +244,7 @@ class Disagreement(NamedTuple):
 
 def disagreements(recipe: Recipe) -> list[Disagreement]:
     """All that does not fit together in a recipe; empty where nothing is wrong."""
-    return [*_lengths(recipe), *_strides(recipe), *_ranges(recipe), *_answers(recipe)]
+    return [*_lengths(recipe), *_strides(recipe), *_ranges(recipe), *_answers(recipe), *_masks(recipe)]
 
 
 def _lengths(recipe: Recipe) -> Iterator[Disagreement]:
@@ -299,3 +316,24 @@ def _answers(recipe: Recipe) -> Iterator[Disagreement]:
     repeated = [name for name in answer.covariates if answer.covariates.count(name) > 1]
     if repeated:
         yield Disagreement((("answer", "covariates"),), f"answer.covariates names {repeated[0]!r} twice")
+
+
+def _masks(recipe: Recipe) -> Iterator[Disagreement]:
+    """What only a mask has."""
+    is_mask, network, lesions = recipe.kind == "segmentation", recipe.network, recipe.evaluate.lesions
+    for name in ("deep_supervision", "mirror"):
+        if getattr(network, name) and not is_mask:
+            text = f"network.{name} is for segmentation; kind is {recipe.kind!r}: leave it out"
+            yield Disagreement((("network", name), ("kind",)), text)
+    if network.mirror and not recipe.fit.mirror:
+        text = "network.mirror = true, but fit.mirror names no axis; name those that may be mirrored in training"
+        yield Disagreement((("network", "mirror"), ("fit", "mirror")), text)
+    if lesions and not is_mask:
+        text = f"evaluate.lesions is for segmentation; kind is {recipe.kind!r}: leave it out"
+        yield Disagreement((("evaluate", "lesions"), ("kind",)), text)
+    for name in dict.fromkeys(lesions):
+        if name not in recipe.labels or lesions.count(name) > 1:
+            text = (
+                f"evaluate.lesions names {name!r}, which is {'there twice' if name in recipe.labels else 'no label'}; "
+            )
+            yield Disagreement((("evaluate", "lesions"), ("labels",)), text + f"labels are {', '.join(recipe.labels)}")

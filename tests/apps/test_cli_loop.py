@@ -26,6 +26,8 @@ strides = [[1, 1, 1], [2, 2, 2]]
 patch = [16, 16, 8]
 steps = 15
 epochs = 2
+[evaluate]
+lesions = ["blob"]
 """
 AFFINE = np.diag([2.0, 2.0, 3.0, 1.0])
 PATIENTS = 14
@@ -114,7 +116,9 @@ def test_evaluate_writes_json_report_and_table(place: Path, capsys: pytest.Captu
     assert figures["recipe"] == "bright"
     assert {"dice", "dice.blob", "surface_dice", "hd95"} <= set(figures["metrics"]) | {"hd95"}
     assert set(figures["metrics"]["dice"]) == {"value", "low", "high"}
-    assert set(figures) == {"recipe", "version", "n", "patients", "metrics", "readings"}
+    assert set(figures) == {"recipe", "version", "n", "patients", "metrics", "readings", "froc"}
+    assert {"lesion_recall", "lesion_precision", "froc", "sensitivity_at_1_fp", "ap50"} <= set(figures["metrics"])
+    assert set(figures["froc"]["blob"]) == {"false_positives_a_study", "sensitivity"}
     assert {"trivial_dice", "difference"} <= set(figures["metrics"])
     assert all(set(figure) == {"value", "low", "high"} for figure in figures["metrics"].values())
     assert "the test side of the patient split" in said
@@ -123,6 +127,8 @@ def test_evaluate_writes_json_report_and_table(place: Path, capsys: pytest.Captu
     assert len(rows) == figures["n"] >= 2
     test_side = {case.study for case in _cases(place, "test")}
     assert {row["study"] for row in rows} == test_side
+    assert {row["lesions_true.blob"] for row in rows} == {"1"}
+    assert "FROC curve" in files["html"].read_text()
     for text in (said, files["html"].read_text().lower()):
         assert "not for clinical use" in text
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from radloop.engine.losses import IGNORE, dice_ce
+from radloop.engine.losses import IGNORE, deep_dice_ce, dice_ce
 
 EVERY = torch.ones(1, 4, dtype=torch.bool)
 
@@ -51,3 +51,13 @@ def test_a_label_that_speaks_for_nothing_is_no_nan() -> None:
     known = torch.tensor([[True, False, False, False]])
     loss = dice_ce(torch.zeros(1, 4, 2, 2, requires_grad=True), torch.zeros(1, 2, 2, dtype=torch.uint8), known)
     assert loss.item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_each_coarser_level_counts_half_as_much() -> None:
+    label = torch.tensor([[[0, 1], [2, 3]]], dtype=torch.uint8)
+    right, wrong = logits_of(label), logits_of(label.flip(1))
+    cost = dice_ce(wrong, label, EVERY)
+    for level, share in enumerate((4 / 7, 2 / 7, 1 / 7)):
+        levels = [wrong if number == level else right for number in range(3)]
+        found = deep_dice_ce(torch.stack(levels, 1), label, EVERY)
+        assert found.item() == pytest.approx(share * cost.item(), abs=1e-3)

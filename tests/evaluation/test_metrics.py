@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from radloop.evaluation.metrics import dice, hd95, lesions, one_sided, surface_dice, volume_ml
+from radloop.evaluation.metrics import dice, hd95, one_sided, surface_dice, volume_ml
 from radloop.recipes.errors import BadInput
 
 SPACING = (0.8, 1.3, 2.5)
@@ -103,33 +103,9 @@ def test_a_name_nobody_looked_at_scores_nothing() -> None:
         dice(pred, true, [1, 2], known={2}),
         surface_dice(pred, true, [1, 2], SPACING, known={2}),
         hd95(pred, true, [1, 2], SPACING, known={2}),
-        lesions(pred, true, [1, 2], known={2}),
     ):
         assert scores[1] is None
         assert scores[2] is not None
-
-
-def test_lesions_are_counted_by_components() -> None:
-    true = np.zeros((12, 12, 4), np.uint8)
-    pred = true.copy()
-    true[1:3, 1:3, 1] = 1
-    true[3, 3, 2] = 1  # touches the first at a corner: one lesion
-    true[8:10, 8:10, 1] = 1
-    pred[2, 2, 1] = 1  # finds the first
-    pred[0, 9, 0] = pred[9, 0, 3] = 1  # two that are not there
-    found = lesions(pred, true, [1])[1]
-    assert found is not None
-    assert (found.true, found.found, found.predicted, found.confirmed) == (2, 1, 3, 1)
-    assert found.recall == pytest.approx(1 / 2)
-    assert found.precision == pytest.approx(1 / 3)
-
-
-def test_lesions_of_nothing_have_no_ratio() -> None:
-    empty = np.zeros((4, 4, 4), np.uint8)
-    found = lesions(empty, empty, [1])[1]
-    assert found is not None
-    assert found.recall is None
-    assert found.precision is None
 
 
 def test_volume_is_in_millilitres() -> None:

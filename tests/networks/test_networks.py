@@ -54,6 +54,29 @@ def test_every_network_keeps_the_shape_and_learns(name: str, dimension: int) -> 
     assert torch.equal(fresh.eval()(image), network(image))
 
 
+@pytest.mark.parametrize("dimension", [2, 3])
+@pytest.mark.parametrize("name", names("segmentation"))
+def test_deep_supervision_gives_coarser_levels_in_training_alone(name: str, dimension: int) -> None:
+    torch.manual_seed(0)
+    sizes = {"features": (4, 8, 8, 8), "strides": ((1,) * dimension, *((2,) * dimension,) * 3)}
+    asked = recipe(dimension, name=name, deep_supervision=True, **sizes)
+    network, image = build(asked), torch.randn(2, 2, *asked.fit.patch)
+    levels = network.train()(image)
+    assert levels.shape == (2, 3, 3, *asked.fit.patch)
+    # a level that is blown up from half the voxels knows no finer detail
+    assert (levels[:, 1] - levels[:, 1].roll(1, -1)).abs().mean() < (
+        levels[:, 0] - levels[:, 0].roll(1, -1)
+    ).abs().mean()
+    levels[:, 2].sum().backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+    assert network.eval()(image).shape == (2, 3, *asked.fit.patch)
+
+
+def test_deep_supervision_of_the_smallest_network_still_builds() -> None:
+    small = recipe(2, features=(4, 8), strides=((1, 1), (2, 2)), deep_supervision=True)
+    assert build(small).train()(torch.zeros(1, 2, 16, 16)).shape == (1, 2, 3, 16, 16)
+
+
 @pytest.mark.parametrize("name", names("segmentation"))
 def test_masks_do_not_take_long_to_load(name: str) -> None:
     assert sum(p.numel() for p in build(recipe(patch=(64, 64, 64), name=name)).parameters()) < 8e6

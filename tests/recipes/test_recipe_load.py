@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from radloop.recipes.errors import BadRecipe, NotFound
 from radloop.recipes.load import load_recipe, mistakes, parse_recipe, shipped_recipes
-from radloop.recipes.recipe import Fit, Gate, Network, Preprocess, Recipe
+from radloop.recipes.recipe import Evaluate, Fit, Gate, Network, Preprocess, Recipe
 
 GOOD = """
 name = "liver"
@@ -129,6 +129,11 @@ strides = [[2, 2]]
         ('name = "x"\n[labels]\na = 1\nkind = "segmentation"', 4, "write 'kind' above [labels]"),
         ('name = "x"\nlabels = { a = 1 }\nkind = "detection"', 3, "is not available yet; use segmentation"),
         ('name = "x"\nlabels = { a = 1 }\nformat = 2', 3, "must be 1"),
+        ('name = "x"\nlabels = { a = 1 }\n[evaluate]\nlesions = ["b"]', 4, "'b', which is no label; labels are a"),
+        ('name = "x"\nlabels = { a = 1 }\n[evaluate]\nlesions = ["a", "a"]', 4, "there twice"),
+        ('name = "x"\nlabels = { a = 1 }\n[network]\nmirror = true', 4, "fit.mirror names no axis"),
+        ('name = "x"\nlabels = { a = 1, b = 2 }\nkind = "ordinal"\n[evaluate]\nlesions = ["a"]', 5, "segmentation"),
+        ('name = "x"\nlabels = { a = 1, b = 2 }\nkind = "ordinal"\nnetwork.deep_supervision = true', 4, "leave it"),
     ],
 )  # fmt: skip
 def test_each_mistake_has_its_line_and_a_way_out(text: str, line: int, part: str) -> None:
@@ -213,7 +218,7 @@ def test_no_shuffled_recipe_breaks_the_reader(lines: list[str], cut: int) -> Non
 
 def test_every_field_is_explained_in_the_guide(root: Path) -> None:
     guide = (root / "docs" / "recipes.md").read_text(encoding="utf-8")
-    for part in (Recipe, Preprocess, Network, Fit, Gate):
+    for part in (Recipe, Preprocess, Network, Fit, Gate, Evaluate):
         for field in part.model_fields:
             assert f"`{field}`" in guide or f"`[{field}]`" in guide, f"docs/recipes.md says nothing about {field}"
     for text in guide.split("```toml\n")[1:]:

@@ -1,0 +1,267 @@
+"""Masks out of fold over five patient-level folds, beside trivial methods on the same studies.
+
+    python benchmarks/masks.py [--questions lung_nodule,brain_tumour] [--networks unet,resunet] [--minutes M]
+
+A fold's version learns from the other four folds' patients and is measured on the fold's. Trivial methods, fitted on
+what the version learns from: the best band of intensity (`threshold`), and the largest bright blob of the smoothed
+image (`blob`). Written after each fold, and folds that the result file has are not trained again. Prints a table of
+what is there and of what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from prepare import prepare
+from questions import FOLDS, HERE, SALT, SEED, with_network
+from scipy import ndimage
+from tqdm import tqdm
+
+from radloop.engine.assess import CaseScore, assess
+from radloop.engine.baseline import baseline_cases
+from radloop.engine.predictor import Predictor
+from radloop.engine.train import train_version
+from radloop.evaluation.froc import Candidates, detection_figures
+from radloop.evaluation.intervals import Interval, bootstrap_mean, paired_differences
+from radloop.evaluation.lesions import components, overlaps
+from radloop.evaluation.metrics import dice
+from radloop.networks.registry import build
+from radloop.recipes.load import load_recipe
+from radloop.recipes.recipe import Recipe
+from radloop.studies.accept import sync_view
+from radloop.studies.cases import Case, labelled_cases, read_label
+from radloop.studies.folder import StudiesFolder
+from radloop.studies.home import Home
+from radloop.studies.images import read_study
+from radloop.studies.ledger import Ledger
+from radloop.studies.split import SIDES, Split
+
+QUESTIONS = {"lung_nodule": "lidc_nodules", "brain_tumour": "lgg_flair3d"}
+REACH = {"lung_nodule": {"dice": 0.84}, "brain_tumour": {"dice": 0.78, "sensitivity_at_1_fp": 0.90}}
+FLOORS = ("threshold", "blob")
+_SMOOTHED = (0.0, 1.0, 2.0)  # voxels of the file
+_SHARES = (90.0, 95.0, 97.0, 98.0, 99.0, 99.5)  # percentiles of the image
+_MOST_FITTED = 24  # a blob has two numbers; more cases do not make it better
+
+
+def run_fold(question: str, recipe: Recipe, number: int, options: Any) -> dict[str, Any]:
+    """One fold: how it was trained, and of every study the Dice and the candidates of the version and the floors."""
+    folder, home = _place(question, recipe, options)
+    with tqdm(total=100, unit="%", desc=f"{question}, {recipe.network.name}, fold {number}") as bar:
+        outcome = train_version(
+            folder,
+            home,
+            recipe,
+            minutes=options.minutes,
+            epochs=options.epochs,
+            fold=(number, FOLDS),
+            seed=SEED,
+            threads=options.threads,
+            progress=lambda now: bar.update(int(100 * now.share) - bar.n),
+        )
+    manifest, version = outcome.version.manifest, outcome.version
+    cases = labelled_cases(folder, Ledger(home), recipe, SIDES)
+    learned = [case for case in cases if case.row in set(manifest["labels"])]
+    held_out = [case for case in cases if case.row in set(manifest["held_out_labels"])]
+    torch.set_num_threads(options.threads)
+    scores = assess(Predictor(version.load_recipe(), version.weights), held_out, surfaces=False, lesions=True).scores
+    return {
+        "steps": manifest["steps"],
+        "minutes": round(manifest["seconds"]["fit"] / 60, 2),
+        "recipe": recipe.hash(),
+        "studies": {
+            "radloop": {score.study: _of_score(score, recipe) for score in scores},
+            "threshold": _thresholds(recipe, learned, held_out, home),
+            "blob": blobs(recipe, learned, held_out),
+        },
+    }
+
+
+def _place(question: str, recipe: Recipe, options: Any) -> tuple[StudiesFolder, Home]:
+    data = QUESTIONS[question]
+    studies = options.work / data
+    if not studies.is_dir():
+        prepare(data, studies, options.data)
+    folder, home = StudiesFolder(studies), Home(options.work / f"home-{data}")
+    ledger = Ledger(home)
+    Split(ledger, SALT).assign(study.patient for study in folder.studies().values())
+    for file, reason in sync_view(folder, ledger, [recipe]):
+        print(f"{file.name}: {reason}", file=sys.stderr)
+    return folder, home
+
+
+def _of_score(score: CaseScore, recipe: Recipe) -> dict[str, Any]:
+    (name,) = recipe.evaluate.lesions
+    lesion = score.lesions[name]
+    told = {"patient": score.patient, "dice": score.dice[name], "counts": vars(lesion.counts)}
+    return told | _kept(lesion.candidates)
+
+
+def _kept(found: Candidates) -> dict[str, Any]:
+    return {
+        "scores": np.round(found.scores, 4).tolist(),
+        "overlaps": np.round(found.overlaps, 4).tolist(),
+        "lesions": found.overlaps.shape[1],
+    }
+
+
+def _thresholds(recipe: Recipe, learned: Sequence[Case], held_out: Sequence[Case], home: Home) -> dict[str, Any]:
+    (name,) = recipe.evaluate.lesions
+    found = baseline_cases(recipe, learned, held_out, home.cache)
+    return {score.study: {"patient": score.patient, "dice": score.dice[name]} for score in found}
+
+
+def blobs(recipe: Recipe, learned: Sequence[Case], held_out: Sequence[Case]) -> dict[str, Any]:
+    """Study -> Dice and candidate of the largest component above a percentile of the smoothed image.
+
+    How much is smoothed and which percentile is fitted on what the version learns from.
+    """
+    (name,) = recipe.evaluate.lesions
+    number = recipe.labels[name]
+    some = [learned[i] for i in np.linspace(0, len(learned) - 1, min(len(learned), _MOST_FITTED)).round().astype(int)]
+    pairs = [(read_study(case.channels).array[0], read_label(case, recipe.labels).array[0]) for case in some]
+    gain = {
+        how: fmean(float(dice(_blob(image, *how), true == number, [1])[1] or 0) for image, true in pairs)
+        for how in product(_SMOOTHED, _SHARES)
+    }
+    best = max(gain, key=lambda how: gain[how])
+    told = {}
+    for case in held_out:
+        true = read_label(case, recipe.labels).array[0] == number
+        mask = _blob(read_study(case.channels).array[0], *best)
+        found = overlaps(components(mask), components(true))
+        kept = _kept(Candidates(case.study, case.patient, np.ones(len(found)), found))
+        told[case.study] = {"patient": case.patient, "dice": dice(mask, true, [1])[1], **kept}
+    return told
+
+
+def _blob(image: np.ndarray, smoothed: float, share: float) -> np.ndarray:
+    smooth = ndimage.gaussian_filter(image.astype(np.float32), smoothed)
+    found = components(smooth > np.percentile(smooth, share))
+    sizes = np.bincount(found.ravel())
+    return (found == sizes[1:].argmax() + 1 if len(sizes) > 1 else found > 0).astype(np.uint8)
+
+
+def figures(folds: Mapping[str, Any]) -> dict[str, Any]:
+    """What the folds say together: each method's figures and the version's lead over each floor, at patient level."""
+    methods = {
+        name: {study: of for fold in folds.values() for study, of in fold["studies"][name].items()}
+        for name in ("radloop", *FLOORS)
+    }
+    by_patient = {name: _patients(studies) for name, studies in methods.items()}
+    found: dict[str, Any] = {
+        "studies": len(methods["radloop"]),
+        "patients": len(by_patient["radloop"]),
+        "parameters": next(iter(folds.values()))["parameters"],
+        "minutes": max(fold["minutes"] for fold in folds.values()),
+    }
+    for name, studies in methods.items():
+        told: dict[str, Interval] = {"dice": bootstrap_mean(by_patient[name])}
+        if name != "threshold":  # a band is no set of candidates
+            told |= detection_figures(_candidates(studies))
+        if name != "radloop":
+            told["difference"] = bootstrap_mean(paired_differences(by_patient["radloop"], by_patient[name]))
+        found[name] = {metric: asdict(interval) for metric, interval in told.items()}
+    return found
+
+
+def _patients(studies: Mapping[str, Any]) -> dict[str, float]:
+    values: dict[str, list[float]] = {}
+    for of in studies.values():
+        values.setdefault(of["patient"], []).append(of["dice"])
+    return {patient: fmean(of) for patient, of in values.items()}
+
+
+def _candidates(studies: Mapping[str, Any]) -> list[Candidates]:
+    return [
+        Candidates(
+            study,
+            of["patient"],
+            np.array(of["scores"], dtype=float),
+            np.array(of["overlaps"], dtype=float).reshape(len(of["scores"]), of["lesions"]),
+        )
+        for study, of in studies.items()
+    ]
+
+
+def table(results: Mapping[str, Any], wanted: Sequence[str]) -> str:
+    """The figures in Markdown, and the folds that are missing."""
+    names = ["question", "network", "parameters", "minutes", "Dice", "must reach", *(f"{f}; lead" for f in FLOORS)]
+    lines = [f"| {' | '.join([*names, 'found at 1 FP', 'must reach', 'folds'])} |", f"{'|---' * (len(names) + 3)}|"]
+    for key in dict.fromkeys([*wanted, *results]):
+        question, network = key.split("/")
+        run = results.get(key, {"folds": {}})
+        goal = REACH.get(question, {})
+        missing = [str(n) for n in range(1, FOLDS + 1) if str(n) not in run["folds"]]
+        told = run.get("figures")
+        cells = [question, network]
+        if told:
+            mine = told["radloop"]
+            leads = [f"{told[f]['dice']['value']:.3f}; {_shown(told[f]['difference'])}" for f in FLOORS]
+            cells += [f"{told['parameters']:,}", f"{told['minutes']:.1f}", _shown(mine["dice"]), _goal(goal, "dice")]
+            cells += [*leads, _shown(mine.get("sensitivity_at_1_fp")), _goal(goal, "sensitivity_at_1_fp")]
+        else:
+            cells += ["-"] * 8
+        cells.append("all" if not missing else f"missing: {', '.join(missing)}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _goal(goal: Mapping[str, float], name: str) -> str:
+    return f"{goal[name]:.2f}" if name in goal else "-"
+
+
+def _shown(of: Mapping[str, float] | None) -> str:
+    if not of:
+        return "-"
+    limits = "" if of["low"] is None else f" ({of['low']:.3f} to {of['high']:.3f})"
+    return f"{of['value']:.3f}{limits}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train the folds that are missing, write the figures, print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, default=os.environ.get("RADLOOP_DATA"), help="default: RADLOOP_DATA")
+    parser.add_argument("--work", type=Path, default=Path("masks-work"), help="studies and versions go here")
+    parser.add_argument("--questions", default=",".join(QUESTIONS))
+    parser.add_argument("--networks", default="", help="in place of the recipe's own")
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--minutes", type=float, help="in place of the recipe's own; at most 12 are compared")
+    budget.add_argument("--epochs", type=int, help="in place of minutes")
+    parser.add_argument("--folds", default=",".join(map(str, range(1, FOLDS + 1))), help="which of them, such as 1,2")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path, default=HERE / "results" / "masks.json")
+    options = parser.parse_args(argv)
+    if options.data is None:
+        parser.error("say with --data or RADLOOP_DATA where the sets are")
+    results = json.loads(options.json.read_text()) if options.json.is_file() else {}
+    wanted = []
+    for question in options.questions.split(","):
+        shipped = load_recipe(question)
+        for network in options.networks.split(",") if options.networks else [shipped.network.name]:
+            recipe = with_network(shipped, network)
+            wanted.append(f"{question}/{network}")
+            run = results.setdefault(wanted[-1], {"folds": {}})
+            for number in options.folds.split(","):
+                if number not in run["folds"]:
+                    fold = run_fold(question, recipe, int(number), options)
+                    run["folds"][number] = fold | {"parameters": sum(p.numel() for p in build(recipe).parameters())}
+                    run["figures"] = figures(run["folds"])
+                    options.json.write_text(json.dumps(results) + "\n", encoding="utf-8")
+    print(table(results, wanted))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
