@@ -148,7 +148,7 @@ def _image_job(image: Path, recipe: Recipe) -> Job:
 
     name, count = split_ending(image.name)[0], len(recipe.channels)
     first = _FIRST_CHANNEL.match(name)
-    if count > 1 and first is None:
+    if count - len(recipe.optional) > 1 and first is None:
         msg = (
             f"--image {image.name}: {recipe.name} takes {count} channels ({', '.join(recipe.channels)}); "
             "name the files ID_0000, ID_0001 and so on, and give ID_0000"
@@ -211,7 +211,7 @@ def _reason(error: Exception) -> str:
 def _mask_rows(job: Job, predictor: Any, version: Version, out: Path) -> Iterator[Row]:
     from radloop.studies.images import read_study, write_mask
 
-    answer = predictor.predict(read_study(job.channels))
+    answer = predictor.predict(read_study(job.channels, predictor.recipe.may_lack))
     write_mask(_mask_path(job, out), answer.mask, answer.affine, dict(predictor.recipe.labels))
     return _rows(job, answer, predictor.recipe, version)
 

@@ -53,12 +53,14 @@ class Answers:
             BadInput: the study or a covariate cannot be used.
             NotFound: there is no mask of the region.
         """
+        from radloop.engine.channels import lacking_words
         from radloop.studies.images import read_study
 
-        volume = read_study(job.channels)
+        volume = read_study(job.channels, self._recipe.may_lack)
         region = self._regions.of(self._recipe, job.study if self._folder else None, volume)
         found = self._predictor.predict(volume, region.mask if region else None, self._cells(job))
         warnings = [f"{name} is not known" for name in found.missing]
+        warnings += lacking_words(found.lacking)
         warnings += [f"looked where {region.source} says"] if region else []
         source = asdict(source_of(job, self._version, self.told(job)))
         for name, value in zip(self._recipe.label_names, found.probabilities, strict=True):

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+from radloop.engine.channels import with_lacking
 from radloop.engine.prepared import case_digest, each, keep_arrays
 from radloop.recipes.errors import BadImage, BadLabel, NotFound
 from radloop.recipes.preprocess import Grid, Preprocess
@@ -119,7 +120,7 @@ def _prepare(recipe: Recipe, case: Case, folder: Path) -> PreparedAnswer:
     truth = truth_of(recipe, case)
     place = folder / case_digest(case)
     if not (place / "image.npy").is_file():
-        image = input_of(recipe, read_study(case.channels), region_mask(case.region, recipe)).numpy()
+        image = input_of(recipe, read_study(case.channels, recipe.may_lack), region_mask(case.region, recipe)).numpy()
         keep_arrays(place, image=image.clip(-_HALF_MAX, _HALF_MAX).astype(np.float16))
     return PreparedAnswer(case, place, truth)
 
@@ -240,7 +241,11 @@ def stack(
 
 def with_region(recipe: Recipe, image: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
     """(N, inputs, *space): what the network is given of a batch."""
-    return torch.cat([image, region[:, None].to(image)], dim=1) if recipe.answer.region else image
+    told = with_lacking(recipe, image)
+    if not recipe.answer.region:
+        return told
+    channels = len(recipe.channels)
+    return torch.cat([told[:, :channels], region[:, None].to(image), told[:, channels:]], dim=1)
 
 
 class AnswerSource:
@@ -290,6 +295,6 @@ def _chances(cases: Sequence[PreparedAnswer]) -> np.ndarray:
 
 
 def _hash(recipe: Recipe) -> str:
-    parts = recipe.model_dump(mode="json", include={"preprocess", "dimension", "channels", "format"})
+    parts = recipe.model_dump(mode="json", include={"preprocess", "dimension", "channels", "optional", "format"})
     parts |= {"region": recipe.answer.region, "border": recipe.answer.border, "answers": True}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]

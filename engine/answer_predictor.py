@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from radloop.engine.answer_data import cut, input_of, stack, with_region
+from radloop.engine.channels import lacking
 from radloop.engine.covariates import Covariates
 from radloop.engine.weights import default_device, load_weights, read_kept
 from radloop.evaluation.class_answers import probabilities
@@ -29,12 +30,14 @@ class AnswerPrediction:
         logits: (outputs,) as the network gave them.
         missing: covariates that the study has no value of; the training median stood for them.
         seconds: wall clock.
+        lacking: optional channels that the study lacks.
     """
 
     probabilities: np.ndarray
     logits: np.ndarray
     missing: tuple[str, ...]
     seconds: float
+    lacking: tuple[str, ...] = ()
 
 
 class AnswerPredictor:
@@ -80,7 +83,8 @@ class AnswerPredictor:
         logits = self.logits([image], [cells or {}])[0]
         found = self.scaled(logits[None])[0]
         missing = self.covariates.missing(cells or {})
-        return AnswerPrediction(found, logits, missing, time.monotonic() - begun)
+        seconds = time.monotonic() - begun
+        return AnswerPrediction(found, logits, missing, seconds, lacking(self.recipe, volume))
 
     @torch.inference_mode()
     def logits(self, images: Sequence[np.ndarray], cells: Sequence[Mapping[str, str]]) -> np.ndarray:

@@ -20,6 +20,7 @@ from radloop.engine.answer_predictor import AnswerPredictor
 from radloop.engine.predictor import Predictor
 from radloop.evaluation import metrics
 from radloop.recipes.errors import BadInput, NotFound
+from radloop.recipes.volume import Volume
 from radloop.studies.cases import Case, read_label
 from radloop.studies.images import read_study
 
@@ -39,6 +40,7 @@ class CaseScore:
         hd95: 95th percentile of surface distance, mm; None also where one is empty; empty unless asked for.
         seconds: the prediction's wall clock.
         row: ledger row of the label; a study may be scored against two labels of it.
+        missing: optional channels that the study lacks.
     """
 
     study: str
@@ -48,6 +50,7 @@ class CaseScore:
     hd95: ByLabel = field(default_factory=dict)
     seconds: float = 0.0
     row: int = 0
+    missing: tuple[str, ...] = ()
 
     @property
     def compared(self) -> ByLabel:
@@ -64,7 +67,7 @@ class AnswerScore:
         probabilities: label -> 0..1.
         truth: label -> 1 or 0; None where nobody looked.
         logits: as the network gave them, for the temperature.
-        missing: covariates that had no value.
+        missing: covariates that had no value, and optional channels that the study lacks.
         seconds: the prediction's wall clock.
         row: ledger row of the label.
         compared: what the gate compares, by label: of classes and grades under the true one alone.
@@ -154,8 +157,12 @@ def label_scores(scores: Sequence[Any]) -> dict[str, dict[str, float]]:
     return {label: {p: fmean(values) for p, values in sorted(of.items())} for label, of in found.items()}
 
 
+def _study(predictor: Predictor | AnswerPredictor, case: Case) -> Volume:
+    return read_study(case.channels, predictor.recipe.may_lack)
+
+
 def _score(predictor: Predictor, case: Case, surfaces: bool) -> CaseScore:
-    volume, true = read_study(case.channels), read_label(case, predictor.recipe.labels).array[0]
+    volume, true = _study(predictor, case), read_label(case, predictor.recipe.labels).array[0]
     answer = predictor.predict(volume)
     labels = predictor.recipe.labels
     ids, known = list(labels.values()), {labels[name] for name in case.names if name in labels}
@@ -165,15 +172,15 @@ def _score(predictor: Predictor, case: Case, surfaces: bool) -> CaseScore:
 
     dice = named(metrics.dice(answer.mask, true, ids, known))
     if not surfaces:
-        return CaseScore(case.study, case.patient, dice, seconds=answer.seconds, row=case.row)
+        return CaseScore(case.study, case.patient, dice, seconds=answer.seconds, row=case.row, missing=answer.lacking)
     near = metrics.surface_dice(answer.mask, true, ids, volume.spacing, known=known)
     far = metrics.hd95(answer.mask, true, ids, volume.spacing, known=known)
-    return CaseScore(case.study, case.patient, dice, named(near), named(far), answer.seconds, case.row)
+    return CaseScore(case.study, case.patient, dice, named(near), named(far), answer.seconds, case.row, answer.lacking)
 
 
 def _score_answer(predictor: AnswerPredictor, case: Case) -> AnswerScore:
     recipe, truth = predictor.recipe, truth_of(predictor.recipe, case)
-    answer = predictor.predict(read_study(case.channels), region_mask(case.region, recipe), case.answers)
+    answer = predictor.predict(_study(predictor, case), region_mask(case.region, recipe), case.answers)
     return AnswerScore(
         case.study,
         case.patient,
@@ -181,7 +188,7 @@ def _score_answer(predictor: AnswerPredictor, case: Case) -> AnswerScore:
         {name: None if np.isnan(t) else float(t) for name, t in zip(recipe.label_names, truth, strict=True)},
         closeness(recipe.kind, recipe.label_names, answer.probabilities, truth),
         tuple(map(float, answer.logits)),
-        answer.missing,
+        (*answer.missing, *answer.lacking),
         answer.seconds,
         case.row,
     )

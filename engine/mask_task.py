@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from radloop.engine.augment import Augment
+from radloop.engine.channels import with_lacking
 from radloop.engine.losses import dice_ce
 from radloop.engine.patches import Batch, PatchSource
 from radloop.engine.prepared import Prepared, PreparedSet, prepare
@@ -38,7 +39,7 @@ class MaskTask:
         """Of one batch; a scalar."""
         image, label = augment(batch.image.to(device), batch.label.to(device))
         with torch.autocast(device.type, enabled=device.type == "cuda"):
-            logits = network(image)
+            logits = network(with_lacking(self._recipe, image))
         return dice_ce(logits, label, batch.known.to(device))
 
     def kept(self) -> dict[str, Any]:

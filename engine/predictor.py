@@ -19,6 +19,7 @@ from monai.inferers import sliding_window_inference
 from torch.nn import functional
 
 from radloop.engine.answer_predictor import AnswerPredictor
+from radloop.engine.channels import lacking, with_lacking
 from radloop.engine.weights import default_device, load_weights
 from radloop.networks.registry import build
 from radloop.networks.topology import patch_shape
@@ -44,11 +45,13 @@ class Prediction:
         mask: (X, Y, Z) uint8 ids, axes as in the file.
         affine: 4x4, voxel -> RAS world in mm.
         seconds: wall clock of the prediction.
+        lacking: optional channels that the study lacks.
     """
 
     mask: np.ndarray
     affine: np.ndarray
     seconds: float
+    lacking: tuple[str, ...] = ()
 
 
 class Predictor:
@@ -87,7 +90,7 @@ class Predictor:
         begun = time.monotonic()
         image, grid = self._chain.image(volume)
         mask = self._chain.restore(self._probabilities(image, progress), grid)
-        return Prediction(mask, volume.affine, time.monotonic() - begun)
+        return Prediction(mask, volume.affine, time.monotonic() - begun, lacking(self.recipe, volume))
 
     @torch.inference_mode()
     def probabilities(self, image: torch.Tensor) -> torch.Tensor:
@@ -102,7 +105,7 @@ class Predictor:
 
     def _slide(self, images: torch.Tensor, progress: Callable[[float], None] | None) -> torch.Tensor:
         """(N, C, *space) images to (N, K, *space) probabilities, N images one after another."""
-        padded, inside = self._pad(images)
+        padded, inside = self._pad(with_lacking(self.recipe, images))
         windows = len(padded) * _count_windows(tuple(padded.shape[2:]), self._patch)
         done = 0
 
