@@ -64,7 +64,17 @@ class Answers:
         warnings += [f"looked where {region.source} says"] if region else []
         source = asdict(source_of(job, self._version, self.told(job)))
         for name, value in zip(self._recipe.label_names, found.probabilities, strict=True):
-            yield Row(job.study, name, "", f"{value:.4f}", f"{found.seconds:.2f}", "; ".join(warnings), **source)
+            limits = found.limits.get(name)
+            yield Row(
+                job.study,
+                name,
+                probability=f"{value:.4f}",
+                low=f"{limits[0]:.4f}" if limits else "",
+                high=f"{limits[1]:.4f}" if limits else "",
+                seconds=f"{found.seconds:.2f}",
+                warnings="; ".join(warnings),
+                **source,
+            )
 
     def _cells(self, job: Job) -> Mapping[str, str]:
         return self._folder.study(job.study).answers if self._folder else {}

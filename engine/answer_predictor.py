@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from radloop.engine.channels import lacking
 from radloop.engine.covariates import Covariates
 from radloop.engine.weights import default_device, load_weights, read_kept
 from radloop.evaluation.class_answers import probabilities
+from radloop.evaluation.probability_interval import Band
 from radloop.networks.registry import build
 from radloop.recipes.recipe import Recipe
 from radloop.recipes.volume import Volume
@@ -31,6 +32,8 @@ class AnswerPrediction:
         missing: covariates that the study has no value of; the training median stood for them.
         seconds: wall clock.
         lacking: optional channels that the study lacks.
+        limits: label -> lower and upper limit of its probability, see `radloop.evaluation.probability_interval`; of
+            labels whose limits are not known nothing.
     """
 
     probabilities: np.ndarray
@@ -38,6 +41,7 @@ class AnswerPrediction:
     missing: tuple[str, ...]
     seconds: float
     lacking: tuple[str, ...] = ()
+    limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 class AnswerPredictor:
@@ -62,6 +66,7 @@ class AnswerPredictor:
         kept = read_kept(weights)
         self.covariates = Covariates.from_dict(kept["covariates"]) if "covariates" in kept else Covariates()
         self.temperature = float(kept.get("temperature", 1.0))
+        self.band = Band.from_dict(kept["band"]) if "band" in kept else Band({})
 
     def predict(
         self, volume: Volume, region: Volume | None = None, cells: Mapping[str, str] | None = None
@@ -84,7 +89,12 @@ class AnswerPredictor:
         found = self.scaled(logits[None])[0]
         missing = self.covariates.missing(cells or {})
         seconds = time.monotonic() - begun
-        return AnswerPrediction(found, logits, missing, seconds, lacking(self.recipe, volume))
+        known = {
+            name: limits
+            for name, p in zip(self.recipe.label_names, found, strict=True)
+            if (limits := self.band.of(name, float(p)))
+        }
+        return AnswerPrediction(found, logits, missing, seconds, lacking(self.recipe, volume), known)
 
     @torch.inference_mode()
     def logits(self, images: Sequence[np.ndarray], cells: Sequence[Mapping[str, str]]) -> np.ndarray:

@@ -116,6 +116,7 @@ class AnswerInfer(InferTask):
         return {
             "answer": says,
             "probabilities": shown,
+            "intervals": {name: [round(limit, 4) for limit in of] for name, of in found.limits.items()},
             "label_names": {words: 1},
             "message": f"{self.recipe.title or self.recipe.name}: {words}",
             "region": region.source if region else None,
