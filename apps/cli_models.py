@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from radloop.studies.home import Home
 
 if TYPE_CHECKING:
     from radloop.apps.measured import Measured
+    from radloop.evaluation.groups import Grouping
     from radloop.evaluation.lesions import LesionScore
     from radloop.evaluation.summary import StudyRow
     from radloop.registry.version import Version
@@ -48,6 +50,7 @@ def train(options: argparse.Namespace) -> int:
 def evaluate(options: argparse.Namespace) -> int:
     """Measures a version on labelled studies it never learned from; 1 when none could be measured."""
     from radloop.apps.evaluate_answers import report_answers
+    from radloop.apps.evaluate_groups import check_columns, groupings, mask_figures
     from radloop.apps.measured import choose
     from radloop.engine.assess import assess
     from radloop.engine.predictor import PredictorCache
@@ -56,6 +59,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from radloop.recipes.recipe import CLASS_KINDS
 
     chosen = choose(options)
+    check_columns(options.by, chosen.cases)
     blind = {case.study: case.blind for case in chosen.cases}
     with bar(len(chosen.cases), "evaluate", "study") as shown:
         found = assess(
@@ -88,7 +92,8 @@ def evaluate(options: argparse.Namespace) -> int:
         name: [score.lesions[name] for score in found.scores if name in score.lesions]
         for name in chosen.recipe.evaluate.lesions
     }
-    _report(options, chosen, rows, lesions, left_out)
+    parts = groupings(options.by, chosen.cases, found.scores, rows, mask_figures)
+    _report(options, chosen, rows, lesions, left_out, parts)
     return 0
 
 
@@ -98,8 +103,10 @@ def _report(
     rows: list[StudyRow],
     lesions: dict[str, list[LesionScore]],
     left_out: list[str],
+    parts: Sequence[Grouping],
 ) -> None:
     """Says the figures and writes the files that were asked for."""
+    from radloop.apps.evaluate_groups import tell
     from radloop.evaluation.intervals import bootstrap_mean, paired_differences
     from radloop.evaluation.lesion_report import curves_json, lesion_section
     from radloop.evaluation.lesions import lesion_figures
@@ -127,6 +134,7 @@ def _report(
         if "dice" in part["metrics"]:
             middle, low, high = _limits(part["metrics"]["dice"])
             say(f"{plural(part['patients'], 'patient')} with {name} labels: Dice {middle} ({low} to {high})")
+    tell(parts, summary)
     for note in (*chosen.notes, *left_out):
         say(note)
     if options.json:
@@ -142,6 +150,7 @@ def _report(
             command=shlex.join(["radloop", *sys.argv[1:]]),
             notes=[*chosen.notes, *left_out, f"{NOTICE.capitalize()}."],
             baseline=floor,
+            groupings=parts,
         )
         write_html(options.report, rows, about, lesion_section(lesions, by_lesion))
     for path in filter(None, (options.json, options.per_study, options.report)):

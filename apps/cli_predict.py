@@ -7,10 +7,11 @@ import csv
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, astuple, fields
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from radloop.apps.mask_rows import mask_rows
 from radloop.apps.place import open_folder
 from radloop.apps.results_table import RESULTS, Job, Row, is_answer, read_rows, source_of
 from radloop.apps.terminal import NOTICE, WrongUse, bar, complain, plural, say
@@ -18,10 +19,7 @@ from radloop.recipes.errors import Conflict, NoSpace, NotFound, RadloopError
 from radloop.studies.home import Home, is_url
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from radloop.apps.predict_answers import Answers
-    from radloop.engine.predictor import Prediction
     from radloop.recipes.recipe import Recipe
     from radloop.registry.version import Version
 
@@ -148,7 +146,7 @@ def _image_job(image: Path, recipe: Recipe) -> Job:
 
     name, count = split_ending(image.name)[0], len(recipe.channels)
     first = _FIRST_CHANNEL.match(name)
-    if count > 1 and first is None:
+    if count - len(recipe.optional) > 1 and first is None:
         msg = (
             f"--image {image.name}: {recipe.name} takes {count} channels ({', '.join(recipe.channels)}); "
             "name the files ID_0000, ID_0001 and so on, and give ID_0000"
@@ -211,33 +209,12 @@ def _reason(error: Exception) -> str:
 def _mask_rows(job: Job, predictor: Any, version: Version, out: Path) -> Iterator[Row]:
     from radloop.studies.images import read_study, write_mask
 
-    answer = predictor.predict(read_study(job.channels))
+    answer = predictor.predict(read_study(job.channels, predictor.recipe.may_lack))
     write_mask(_mask_path(job, out), answer.mask, answer.affine, dict(predictor.recipe.labels))
-    return _rows(job, answer, predictor.recipe, version)
+    return mask_rows(job, answer, predictor.recipe, version)
 
 
 def _mask_path(job: Job, out: Path) -> Path:
     from radloop.studies.images import mask_extension
 
     return out / f"{job.study}{mask_extension(job.channels[0])}"
-
-
-def _rows(job: Job, answer: Prediction, recipe: Recipe, version: Version) -> Iterator[Row]:
-    import numpy as np
-
-    source = asdict(source_of(job, version))
-    counts = np.bincount(answer.mask.ravel(), minlength=len(recipe.labels) + 1)
-    voxel_ml = abs(np.linalg.det(answer.affine[:3, :3])) / 1000
-    for name, number in recipe.labels.items():
-        volume = f"{counts[number] * voxel_ml:.3f}" if recipe.dimension == 3 else ""
-        yield Row(job.study, name, volume, "", f"{answer.seconds:.2f}", _warnings(answer.mask, number), **source)
-
-
-def _warnings(mask: np.ndarray, number: int) -> str:
-    """What a reader should look at: nothing found, or a label cut off by the image's edge."""
-    found = mask == number
-    if not found.any():
-        return "nothing found"
-    # a picture has one slice, which is no edge
-    edges = [found.take((0, -1), axis) for axis in range(3) if mask.shape[axis] > 1]
-    return "touches the edge of the image" if any(edge.any() for edge in edges) else ""

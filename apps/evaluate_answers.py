@@ -20,6 +20,7 @@ def report_answers(
     options: argparse.Namespace, chosen: Measured, scores: Sequence[AnswerScore], left_out: Sequence[str]
 ) -> None:
     """Says the figures and writes the files that were asked for."""
+    from radloop.apps.evaluate_groups import class_figures, groupings, tell
     from radloop.engine.answer_baseline import answer_baseline, floor_name
     from radloop.evaluation.class_report import write_class_csv, write_class_html
     from radloop.evaluation.class_summary import in_words, summarise_classes
@@ -36,9 +37,9 @@ def report_answers(
     say(f"{studies} of {patients}; 95 % intervals over patients")
     say(in_words(recipe, rows, floor, floor_name(recipe)))
     table(("metric", "value", "low", "high"), [(name, *_limits(of)) for name, of in summary["metrics"].items()])
-    incomplete = sum(bool(score.missing) for score in scores)
+    parts = groupings(options.by, chosen.cases, scores, rows, class_figures(recipe))
+    tell(parts, summary)
     notes = [*chosen.notes, *left_out, *_scaled(version.manifest.get("temperature"))]
-    notes += [f"{plural(incomplete, 'study', 'studies')} lacked a covariate"] if incomplete else []
     for note in notes:
         say(note)
     if options.json:
@@ -54,6 +55,7 @@ def report_answers(
             command=shlex.join(["radloop", *sys.argv[1:]]),
             notes=[*notes, f"{NOTICE.capitalize()}."],
             baseline_name=floor_name(recipe),
+            groupings=parts,
         )
         write_class_html(options.report, recipe, rows, about, baseline=floor)
     for path in filter(None, (options.json, options.per_study, options.report)):

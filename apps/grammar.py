@@ -119,6 +119,9 @@ def _evaluate(level: Level) -> None:
     command.add_argument("--json", type=Path, metavar="FILE", help="figures with their intervals")
     command.add_argument("--report", type=Path, metavar="FILE.html", help="a page to read and send")
     command.add_argument("--per-study", type=Path, metavar="FILE.csv", help="one row a study")
+    command.add_argument(
+        "--by", action="append", default=[], metavar="COLUMN", help="figures by a column of answers.csv; repeatable"
+    )
 
 
 def _predict(level: Level) -> None:

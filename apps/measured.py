@@ -161,4 +161,4 @@ def _outside_case(folder: StudiesFolder, recipe: Recipe, study_id: str) -> Case:
     if read_header(mask)[0] != read_header(channels[0])[0]:
         msg = f"{mask.name} has {read_header(mask)[0]} voxels, its image {read_header(channels[0])[0]}"
         raise BadLabel(msg)
-    return Case(study_id, study.patient, "test", channels, mask, known, 0, blind=False)
+    return Case(study_id, study.patient, "test", channels, mask, known, 0, blind=False, answers=study.answers)

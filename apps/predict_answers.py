@@ -53,16 +53,28 @@ class Answers:
             BadInput: the study or a covariate cannot be used.
             NotFound: there is no mask of the region.
         """
+        from radloop.engine.channels import lacking_words
         from radloop.studies.images import read_study
 
-        volume = read_study(job.channels)
+        volume = read_study(job.channels, self._recipe.may_lack)
         region = self._regions.of(self._recipe, job.study if self._folder else None, volume)
         found = self._predictor.predict(volume, region.mask if region else None, self._cells(job))
         warnings = [f"{name} is not known" for name in found.missing]
+        warnings += lacking_words(found.lacking)
         warnings += [f"looked where {region.source} says"] if region else []
         source = asdict(source_of(job, self._version, self.told(job)))
         for name, value in zip(self._recipe.label_names, found.probabilities, strict=True):
-            yield Row(job.study, name, "", f"{value:.4f}", f"{found.seconds:.2f}", "; ".join(warnings), **source)
+            limits = found.limits.get(name)
+            yield Row(
+                job.study,
+                name,
+                probability=f"{value:.4f}",
+                low=f"{limits[0]:.4f}" if limits else "",
+                high=f"{limits[1]:.4f}" if limits else "",
+                seconds=f"{found.seconds:.2f}",
+                warnings="; ".join(warnings),
+                **source,
+            )
 
     def _cells(self, job: Job) -> Mapping[str, str]:
         return self._folder.study(job.study).answers if self._folder else {}

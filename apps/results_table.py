@@ -1,4 +1,4 @@
-"""`results.csv` of `radloop predict`: one line a label of a study, and what an earlier run need not do again."""
+"""`results.csv` of `radloop predict`: a line a label and a lesion, and what an earlier run need not do again."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from radloop.registry.version import Version
 
 RESULTS = "results.csv"
+MOST_LESIONS = 50
+"""So many of a label have a line of their own, the largest first."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +48,35 @@ class Source:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of `results.csv`: a label of a study."""
+    """One line of `results.csv`: a label of a study, or one lesion of that label.
+
+    Attributes:
+        lesion: 1 for the largest; empty in the label's own line.
+        lesions: how many the label has, in its own line.
+        volume_ml: of all that is marked, or of the lesion.
+        axial_mm: the largest diameter within one axial slice (RECIST 1.1), of the largest lesion.
+        longest_mm: the largest diameter in any direction.
+        probability: of the label, for answers in words.
+        low, high: its 95 % interval.
+    """
 
     study: str
     label: str
-    volume_ml: str
-    probability: str
-    seconds: str
-    warnings: str
-    recipe: str
-    recipe_hash: str
-    version: str
-    trained: str
-    input: str
+    lesion: str = ""
+    lesions: str = ""
+    volume_ml: str = ""
+    axial_mm: str = ""
+    longest_mm: str = ""
+    probability: str = ""
+    low: str = ""
+    high: str = ""
+    seconds: str = ""
+    warnings: str = ""
+    recipe: str = ""
+    recipe_hash: str = ""
+    version: str = ""
+    trained: str = ""
+    input: str = ""
     notice: str = NOTICE
 
     @property
@@ -98,4 +116,7 @@ def read_rows(out: Path) -> dict[str, list[Row]]:
 
 def is_answer(rows: Sequence[Row], source: Source, labels: Sequence[str]) -> bool:
     """Whether these lines are the whole answer made of that source."""
-    return [row.label for row in rows] == list(labels) and all(row.source == source for row in rows)
+    own = [row for row in rows if not row.lesion]
+    listed = sum(min(int(row.lesions), MOST_LESIONS) for row in own if row.lesions.isdigit())
+    whole = [row.label for row in own] == list(labels) and len(rows) == len(own) + listed
+    return whole and all(row.source == source for row in rows)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+from radloop.engine.channels import with_lacking
 from radloop.engine.prepared import case_digest, each, keep_arrays
 from radloop.engine.slice_weights import thinned
 from radloop.recipes.errors import BadImage, BadLabel, NotFound
@@ -121,7 +122,7 @@ def _prepare(recipe: Recipe, case: Case, folder: Path) -> PreparedAnswer:
     truth = truth_of(recipe, case)
     place = folder / case_digest(case)
     if not (place / "image.npy").is_file():
-        image = input_of(recipe, read_study(case.channels), region_mask(case.region, recipe)).numpy()
+        image = input_of(recipe, read_study(case.channels, recipe.may_lack), region_mask(case.region, recipe)).numpy()
         keep_arrays(place, image=image.clip(-_HALF_MAX, _HALF_MAX).astype(np.float16))
     return PreparedAnswer(case, place, truth)
 
@@ -250,13 +251,16 @@ def network_input(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """What the network is given of a batch: (N, inputs, *space), and (N, `recipe.extras`) or None.
 
-    With a region these are its mask as a channel, and the logarithm of its size: pooling hides that.
+    Beside the study's channels these are the region's mask and the logarithm of its size, since pooling hides that,
+    and which optional channels are lacking.
     """
+    told, channels = with_lacking(recipe, image), len(recipe.channels)
     if not recipe.answer.region:
-        return image, extra
+        return told, extra
     mask = region[:, None].to(image)
     size = mask.flatten(1).sum(1, keepdim=True).clamp(min=1).log() - _MIDDLE_SIZE
-    return torch.cat([image, mask], dim=1), size if extra is None else torch.cat([extra, size], dim=1)
+    whole = torch.cat([told[:, :channels], mask, told[:, channels:]], dim=1)
+    return whole, size if extra is None else torch.cat([extra, size], dim=1)
 
 
 class AnswerSource:
@@ -306,6 +310,6 @@ def _chances(cases: Sequence[PreparedAnswer]) -> np.ndarray:
 
 
 def _hash(recipe: Recipe) -> str:
-    parts = recipe.model_dump(mode="json", include={"preprocess", "dimension", "channels", "format"})
+    parts = recipe.model_dump(mode="json", include={"preprocess", "dimension", "channels", "optional", "format"})
     parts |= {"region": recipe.answer.region, "border": recipe.answer.border, "answers": True}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]

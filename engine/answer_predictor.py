@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
@@ -12,10 +12,12 @@ import numpy as np
 import torch
 
 from radloop.engine.answer_data import cut, located_input, network_input, stack
+from radloop.engine.channels import lacking
 from radloop.engine.covariates import Covariates
 from radloop.engine.slice_weights import SliceWeight, heaviest, thinned
 from radloop.engine.weights import default_device, load_weights, read_kept
 from radloop.evaluation.class_answers import probabilities
+from radloop.evaluation.probability_interval import Band
 from radloop.networks.registry import build
 from radloop.recipes.recipe import Recipe
 from radloop.recipes.volume import Volume
@@ -32,6 +34,9 @@ class AnswerPrediction:
         slices: those that weighed most, where the network reads slices.
         missing: covariates that the study has no value of; the training median stood for them.
         seconds: wall clock.
+        lacking: optional channels that the study lacks.
+        limits: label -> lower and upper limit of its probability, see `radloop.evaluation.probability_interval`; of
+            labels whose limits are not known nothing.
     """
 
     probabilities: np.ndarray
@@ -39,6 +44,8 @@ class AnswerPrediction:
     slices: tuple[SliceWeight, ...]
     missing: tuple[str, ...]
     seconds: float
+    lacking: tuple[str, ...] = ()
+    limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 class AnswerPredictor:
@@ -63,6 +70,7 @@ class AnswerPredictor:
         kept = read_kept(weights)
         self.covariates = Covariates.from_dict(kept["covariates"]) if "covariates" in kept else Covariates()
         self.temperature = float(kept.get("temperature", 1.0))
+        self.band = Band.from_dict(kept["band"]) if "band" in kept else Band({})
 
     def predict(
         self, volume: Volume, region: Volume | None = None, cells: Mapping[str, str] | None = None
@@ -87,7 +95,13 @@ class AnswerPredictor:
         missing = self.covariates.missing(cells or {})
         places = first + thinned(whole.shape[3], len(weights))
         told = heaviest(weights, places.tolist(), grid) if len(weights) else ()
-        return AnswerPrediction(found, logits, told, missing, time.monotonic() - begun)
+        seconds = time.monotonic() - begun
+        known = {
+            name: limits
+            for name, p in zip(self.recipe.label_names, found, strict=True)
+            if (limits := self.band.of(name, float(p)))
+        }
+        return AnswerPrediction(found, logits, told, missing, seconds, lacking(self.recipe, volume), known)
 
     def logits(self, images: Sequence[np.ndarray], cells: Sequence[Mapping[str, str]]) -> np.ndarray:
         """(N, outputs) float64 of studies that were cut: the mean over the mirrorings that training was shown."""

@@ -23,6 +23,7 @@ from radloop.evaluation import metrics
 from radloop.evaluation.lesions import LesionScore, lesion_score
 from radloop.recipes.errors import BadInput, NotFound
 from radloop.recipes.recipe import Recipe
+from radloop.recipes.volume import Volume
 from radloop.studies.cases import Case, read_label
 from radloop.studies.images import read_study
 
@@ -43,6 +44,7 @@ class CaseScore:
         seconds: the prediction's wall clock.
         row: ledger row of the label; a study may be scored against two labels of it.
         lesions: of the labels that the recipe says are lesions; empty unless asked for.
+        missing: optional channels that the study lacks.
     """
 
     study: str
@@ -53,6 +55,7 @@ class CaseScore:
     seconds: float = 0.0
     row: int = 0
     lesions: dict[str, LesionScore] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
 
     @property
     def compared(self) -> ByLabel:
@@ -69,7 +72,7 @@ class AnswerScore:
         probabilities: label -> 0..1.
         truth: label -> 1 or 0; None where nobody looked.
         logits: as the network gave them, for the temperature.
-        missing: covariates that had no value.
+        missing: covariates that had no value, and optional channels that the study lacks.
         seconds: the prediction's wall clock.
         row: ledger row of the label.
         compared: what the gate compares, by label: of classes and grades under the true one alone.
@@ -161,8 +164,12 @@ def label_scores(scores: Sequence[Any]) -> dict[str, dict[str, float]]:
     return {label: {p: fmean(values) for p, values in sorted(of.items())} for label, of in found.items()}
 
 
+def _study(predictor: Predictor | AnswerPredictor, case: Case) -> Volume:
+    return read_study(case.channels, predictor.recipe.may_lack)
+
+
 def _score(predictor: Predictor, case: Case, surfaces: bool, lesions: bool) -> CaseScore:
-    volume, true = read_study(case.channels), read_label(case, predictor.recipe.labels).array[0]
+    volume, true = _study(predictor, case), read_label(case, predictor.recipe.labels).array[0]
     labels = predictor.recipe.labels
     ids, known = list(labels.values()), {labels[name] for name in case.names if name in labels}
     asked = [name for name in predictor.recipe.evaluate.lesions if lesions and labels[name] in known]
@@ -177,6 +184,7 @@ def _score(predictor: Predictor, case: Case, surfaces: bool, lesions: bool) -> C
         named(metrics.dice(answer.mask, true, ids, known)),
         seconds=answer.seconds,
         row=case.row,
+        missing=answer.lacking,
         lesions={name: _lesions(predictor.recipe, case, answer, true, name, volume.spacing) for name in asked},
     )
     if not surfaces:
@@ -196,7 +204,7 @@ def _lesions(
 
 def _score_answer(predictor: AnswerPredictor, case: Case) -> AnswerScore:
     recipe, truth = predictor.recipe, truth_of(predictor.recipe, case)
-    answer = predictor.predict(read_study(case.channels), region_mask(case.region, recipe), case.answers)
+    answer = predictor.predict(_study(predictor, case), region_mask(case.region, recipe), case.answers)
     return AnswerScore(
         case.study,
         case.patient,
@@ -204,7 +212,7 @@ def _score_answer(predictor: AnswerPredictor, case: Case) -> AnswerScore:
         {name: None if np.isnan(t) else float(t) for name, t in zip(recipe.label_names, truth, strict=True)},
         closeness(recipe.kind, recipe.label_names, answer.probabilities, truth),
         tuple(map(float, answer.logits)),
-        answer.missing,
+        (*answer.missing, *answer.lacking),
         answer.seconds,
         case.row,
     )

@@ -39,11 +39,12 @@ class Strength:
 
 
 class Augment:
-    """Changes a batch at random; mirrors and turns the label along."""
+    """Changes a batch at random; mirrors and turns the label along. Takes optional channels away now and then."""
 
     def __init__(self, recipe: Recipe, generator: torch.Generator, strength: Strength | None = None) -> None:
         self._mirror = [axis for axis in recipe.fit.mirror if axis < recipe.dimension]
         self._spacing = recipe.preprocess.spacing or (1.0,) * recipe.dimension
+        self._optional, self._dropout = recipe.may_lack, recipe.fit.channel_dropout
         self._generator = generator
         self._strength = strength or Strength()
 
@@ -61,13 +62,23 @@ class Augment:
         self._generator.set_state(state)
 
     def _one(self, image: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        s = self._strength
+        s, gone = self._strength, self._gone(image)
         axes = [axis for axis in self._mirror if self._chance(0.5)]
         if axes:
             image, label = image.flip([axis + 1 for axis in axes]), label.flip(axes)
         if self._chance(s.affine):
             image, label = self._turn(image, label)
-        return self._intensity(image), label
+        image = self._intensity(image)
+        if gone:  # noise and brightness must not fill what is not there
+            image = image.clone()
+            image[gone] = 0
+        return image, label
+
+    def _gone(self, image: torch.Tensor) -> list[int]:
+        """Channels that the study lacks, or that it is to do without this time."""
+        lacking = [place for place in self._optional if not image[place].any()]
+        dropped = [place for place in self._optional if self._chance(self._dropout)]
+        return sorted({*lacking, *dropped})
 
     def _turn(self, image: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         theta = self._affine(label.shape).to(image)[None]

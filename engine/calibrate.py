@@ -13,6 +13,8 @@ from radloop.engine.answer_predictor import AnswerPredictor
 from radloop.engine.assess import AnswerScore, assess
 from radloop.engine.weights import add_kept
 from radloop.evaluation.calibration import fit_temperature
+from radloop.evaluation.class_answers import probabilities
+from radloop.evaluation.probability_interval import fit_band
 from radloop.recipes.recipe import CLASS_KINDS, Recipe
 from radloop.studies.cases import Case
 
@@ -28,7 +30,7 @@ def calibrate(
 
     Args:
         recipe: the question.
-        weights: a staged `model.pt`; the temperature is added to it.
+        weights: a staged `model.pt`; the temperature, and what an interval of a probability stands on, are added to it.
         cases: labelled studies of patients that the weights did not learn from.
         device: `cpu` or `cuda`.
         stop: called before each case; may raise.
@@ -42,8 +44,11 @@ def calibrate(
     logits = np.array([score.logits for score in found]).reshape(-1, recipe.outputs)
     truth = np.array([[_number(score.truth[name]) for name in recipe.label_names] for score in found])
     patients = [score.patient for score in found]
-    temperature = fit_temperature(logits, truth.reshape(-1, len(recipe.labels)), patients, kind=recipe.kind)
-    add_kept(weights, {"temperature": temperature.value})
+    truth = truth.reshape(-1, len(recipe.labels))
+    temperature = fit_temperature(logits, truth, patients, kind=recipe.kind)
+    p = probabilities(logits, recipe.kind, temperature.value)
+    band = fit_band(p, truth, patients, recipe.label_names)
+    add_kept(weights, {"temperature": temperature.value, "band": band.as_dict()})
     return temperature.as_dict()
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from radloop.engine.augment import Augment
+from radloop.engine.channels import with_lacking
 from radloop.engine.losses import deep_dice_ce, dice_ce
 from radloop.engine.patches import Batch, PatchSource
 from radloop.engine.precision import training_precision
@@ -39,7 +40,7 @@ class MaskTask:
         """Of one batch; a scalar."""
         image, label = augment(batch.image.to(device), batch.label.to(device))
         with training_precision(device):
-            logits = network(image)
+            logits = network(with_lacking(self._recipe, image))
         loss = deep_dice_ce if self._recipe.network.deep_supervision else dice_ce
         return loss(logits, label, batch.known.to(device))
 

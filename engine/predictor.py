@@ -20,6 +20,7 @@ from monai.inferers import sliding_window_inference
 from torch.nn import functional
 
 from radloop.engine.answer_predictor import AnswerPredictor
+from radloop.engine.channels import lacking, with_lacking
 from radloop.engine.weights import default_device, load_weights
 from radloop.networks.registry import build
 from radloop.networks.topology import patch_shape
@@ -46,12 +47,14 @@ class Prediction:
         affine: 4x4, voxel -> RAS world in mm.
         seconds: wall clock of the prediction.
         probabilities: id -> (X, Y, Z) float32 on the same voxels, of the ids asked for.
+        lacking: optional channels that the study lacks.
     """
 
     mask: np.ndarray
     affine: np.ndarray
     seconds: float
     probabilities: dict[int, np.ndarray] = field(default_factory=dict)
+    lacking: tuple[str, ...] = ()
 
 
 class Predictor:
@@ -95,7 +98,7 @@ class Predictor:
         found = self._probabilities(image, progress)
         mask, seconds = self._chain.restore(found, grid), time.monotonic() - begun
         kept = {number: self._chain.restore_values(found[number], grid) for number in keep}
-        return Prediction(mask, volume.affine, seconds, kept)
+        return Prediction(mask, volume.affine, seconds, kept, lacking(self.recipe, volume))
 
     @torch.inference_mode()
     def probabilities(self, image: torch.Tensor) -> torch.Tensor:
@@ -119,7 +122,7 @@ class Predictor:
 
     def _slide(self, images: torch.Tensor, progress: Callable[[float], None] | None) -> torch.Tensor:
         """(N, C, *space) images to (N, K, *space) probabilities, N images one after another."""
-        padded, inside = self._pad(images)
+        padded, inside = self._pad(with_lacking(self.recipe, images))
         windows = len(padded) * _count_windows(tuple(padded.shape[2:]), self._patch)
         done = 0
 

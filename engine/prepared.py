@@ -124,7 +124,7 @@ def _prepare(recipe: Recipe, case: Case, folder: Path) -> Prepared:
 
 def _write(recipe: Recipe, case: Case, place: Path) -> None:
     chain = Preprocess(recipe)
-    image, grid = chain.image(read_study(case.channels))
+    image, grid = chain.image(read_study(case.channels, recipe.may_lack))
     label = chain.label(read_label(case, recipe.labels), grid).numpy()
     small = image.clamp(-_HALF_MAX, _HALF_MAX).half().numpy()
     keep_arrays(place, image=small, label=label, points=_points(label, len(recipe.labels)))
@@ -160,7 +160,9 @@ def _points(label: np.ndarray, labels: int) -> np.ndarray:
 
 
 def _preprocess_hash(recipe: Recipe) -> str:
-    parts = recipe.model_dump(mode="json", include={"preprocess", "dimension", "channels", "labels", "format"})
+    parts = recipe.model_dump(
+        mode="json", include={"preprocess", "dimension", "channels", "optional", "labels", "format"}
+    )
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -173,6 +175,9 @@ def case_digest(case: Case) -> str:
     digest = hashlib.sha256(case.study.encode())
     try:
         for path in case.channels:
+            if not path.exists():  # a channel that the study lacks
+                digest.update(f"{path.name}:missing".encode())
+                continue
             for file in sorted(path.iterdir()) if path.is_dir() else [path]:
                 state = file.stat()
                 digest.update(f"{file.name}:{state.st_size}:{state.st_mtime_ns}".encode())

@@ -138,12 +138,12 @@ class NetworkSpeed:
 
 
 def _same_speed(recipe: Recipe, shape: tuple[int, ...]) -> object:
-    return recipe.network.name, topology(recipe), len(recipe.channels), len(recipe.labels), shape
+    return recipe.network.name, topology(recipe), recipe.inputs, len(recipe.labels), shape
 
 
 def _forward_seconds(recipe: Recipe, shape: tuple[int, ...], machine: Machine) -> float:
     net = build(recipe).eval().to(machine.device)
-    patch = torch.randn(1, len(recipe.channels), *shape, device=machine.device)
+    patch = torch.randn(1, recipe.inputs, *shape, device=machine.device)
     scores = torch.zeros(1, 1 + len(recipe.labels), *shape, device=machine.device)
     weight = torch.rand(shape, device=machine.device)
 
@@ -157,7 +157,7 @@ def _forward_seconds(recipe: Recipe, shape: tuple[int, ...], machine: Machine) -
 def _training_cost(recipe: Recipe, shape: tuple[int, ...], machine: Machine) -> TrainingCost:
     """A real forward and backward pass; what autograd keeps for the way back is counted as it is kept."""
     net = build(recipe).train().to(machine.device)
-    patch = torch.randn(1, len(recipe.channels), *shape, device=machine.device)
+    patch = torch.randn(1, recipe.inputs, *shape, device=machine.device)
     target = torch.randint(0, 1 + len(recipe.labels), (1, *shape), device=machine.device)
     weights = sum(p.numel() * p.element_size() for p in net.parameters())
     own = {p.untyped_storage().data_ptr() for p in net.parameters()}

@@ -293,7 +293,7 @@ def _manifest(sides: _Sides, report: FitReport, verdict: Verdict, asked: dict[st
 
 def _same_network(one: Recipe, other: Recipe) -> bool:
     """Whether weights of one recipe mean the same in the other."""
-    same = ("dimension", "channels", "labels", "preprocess", "kind", "answer")
+    same = ("dimension", "channels", "optional", "labels", "preprocess", "kind", "answer")
     return (
         all(getattr(one, field) == getattr(other, field) for field in same)
         and one.network.name == other.network.name

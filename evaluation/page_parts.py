@@ -15,6 +15,7 @@ from pathlib import Path
 from string import Template
 from typing import Protocol
 
+from radloop.evaluation.groups import Grouping, as_html
 from radloop.recipes.errors import NoSpace
 
 
@@ -33,6 +34,7 @@ class About:
         baseline: patient -> score of the trivial method, compared with `compared`.
         baseline_name: what the trivial method is.
         compared: the metric that the baseline is in.
+        groupings: figures of parts of the studies.
     """
 
     recipe: str
@@ -45,6 +47,7 @@ class About:
     baseline: Mapping[str, float] = field(default_factory=dict)
     baseline_name: str = "trivial baseline"
     compared: str = "dice"
+    groupings: Sequence[Grouping] = ()
 
 
 class _Row(Protocol):
@@ -73,7 +76,7 @@ def page(about: About, rows: Sequence[_Row], *, first: str, figures: str, how: s
         facts=_facts(rows, about),
         figures=figures,
         how=how,
-        sections=sections,
+        sections="\n".join([sections, as_html(about.groupings)]),
         notes=section("Notes", "".join(f"<p>{escape(note)}</p>" for note in about.notes)),
         count=len(rows),
         studies=studies,

@@ -15,6 +15,7 @@ import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from radloop.engine.answer_predictor import AnswerPrediction
+from radloop.engine.channels import lacking_words
 from radloop.engine.regions import Region, Regions
 from radloop.evaluation.class_answers import answered
 from radloop.infers.segmentation import NOTICE, ONE_AT_A_TIME, Answer, Serving, paths_of, save_answer
@@ -91,7 +92,7 @@ class AnswerInfer(InferTask):
             return save_answer(empty, extension), self._told(None, {}) | why
         started = time.monotonic()
         with ONE_AT_A_TIME:
-            volume = read_study(paths)
+            volume = read_study(paths, self.recipe.may_lack)
             region = self._regions.of(self.recipe, study, volume)
             cells = self._folder.study(study).answers if study else {}
             found = self._serving.predictor(version).predict(volume, region.mask if region else None, cells)
@@ -111,13 +112,16 @@ class AnswerInfer(InferTask):
         shown = {name: round(float(p), 4) for name, p in zip(names, found.probabilities, strict=True)}
         words = ", ".join(f"{name} {100 * shown[name]:.0f} %" for name in says) or "no finding"
         warnings = [f"{name} is not known; the training median stood for it" for name in found.missing]
+        warnings += lacking_words(found.lacking)
         return {
             "answer": says,
             "probabilities": shown,
+            "intervals": {name: [round(limit, 4) for limit in of] for name, of in found.limits.items()},
             "label_names": {words: 1},
             "message": f"{self.recipe.title or self.recipe.name}: {words}",
             "region": region.source if region else None,
             "slices": [of._asdict() for of in found.slices],
+            "missing": [*found.missing, *found.lacking],
             "warnings": warnings,
         }
 

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
+from radloop.engine.channels import lacking_words
 from radloop.recipes.errors import BadInput, NoSpace, RadloopError
 from radloop.recipes.recipe import Recipe
 from radloop.studies.blind import WITHHELD
 from radloop.studies.files import writing
-from radloop.studies.folder import MASK_ENDINGS, StudiesFolder, split_ending
+from radloop.studies.folder import MASK_ENDINGS, StudiesFolder, Study, split_ending
 from radloop.studies.images import mask_extension, read_header, read_study, write_mask
 from radloop.studies.ledger import Ledger
 from radloop.studies.shown import ShownAnswers
@@ -56,6 +57,7 @@ class Answer:
         names: label -> id.
         version: the version that answered, or None for the empty mask before any model.
         seconds: wall clock by step.
+        lacking: optional channels that the study lacks.
     """
 
     mask: np.ndarray
@@ -63,6 +65,7 @@ class Answer:
     names: dict[str, int]
     version: Version | None
     seconds: dict[str, float]
+    lacking: tuple[str, ...] = ()
 
 
 class SegmentationInfer(InferTask):
@@ -152,12 +155,12 @@ class SegmentationInfer(InferTask):
         started = time.monotonic()
         with ONE_AT_A_TIME:  # also for reading: many who wait must not hold a CT each
             begun = time.monotonic()
-            volume = read_study(paths)
+            volume = read_study(paths, self.recipe.may_lack)
             read = time.monotonic()
             predictor = self._serving.predictor(version)
             found = predictor.predict(volume)
         seconds = {"wait": begun - started, "read": read - begun, "predict": time.monotonic() - read}
-        return Answer(found.mask, found.affine, dict(predictor.recipe.labels), version, seconds)
+        return Answer(found.mask, found.affine, dict(predictor.recipe.labels), version, seconds, found.lacking)
 
     def nothing(self, paths: tuple[Path, ...]) -> Answer:
         """An empty mask on a study's voxels, of no version."""
@@ -188,6 +191,8 @@ class SegmentationInfer(InferTask):
             params["message"] = f"no model yet: {labels} of {self.recipe.gate.first_model_after} labels"
         elif version.manifest.get("recipe_hash") not in (None, self.recipe.hash()):
             params["warnings"] = [f"version {version.number} was trained with an earlier form of the recipe"]
+        params["missing"] = list(answer.lacking)
+        params["warnings"] = [*params["warnings"], *lacking_words(answer.lacking)]
         if params["provisional"]:
             params["warnings"].append("provisional: too few held-out labels for the full gate")
         return params
@@ -205,10 +210,11 @@ def paths_of(folder: StudiesFolder, recipe: Recipe, study: str | None, image: st
     if not image:
         msg = "the request names no image"
         raise BadInput(msg)
-    if channels > 1:
+    if channels - len(recipe.optional) > 1:
         msg = f"{recipe.name} needs {channels} channels; an uploaded image has one: put it into the studies"
         raise BadInput(msg)
-    return (Path(image),)
+    name = split_ending(Path(image).name)[0]
+    return Study(name, name, (Path(image),)).first_channels(channels)
 
 
 def save_answer(answer: Answer, extension: str) -> str:

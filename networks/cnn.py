@@ -58,7 +58,7 @@ def dynunet(recipe: Recipe, *, residual: bool, network: type[DynUNet] = DynUNet)
     strides = [list(row) for row in (*sizes.strides, *flat)]
     return network(
         spatial_dims=recipe.dimension,
-        in_channels=len(recipe.channels),
+        in_channels=recipe.inputs,
         out_channels=1 + len(recipe.labels),
         kernel_size=[list(row) for row in (*sizes.kernels, *sizes.kernels[-1:] * missing)],
         strides=strides,

@@ -86,19 +86,25 @@ class Preprocess:
         self.recipe = recipe
 
     def image(self, volume: Volume) -> tuple[torch.Tensor, Grid]:
-        """The network's input (C, x, y, z) float32 on the RAS grid, and the grid.
+        """The network's input (C, x, y, z) float32 on the RAS grid, and the grid; a channel that is missing is 0.
 
         Raises:
-            BadImage: the number of channels is not the recipe's, the affine is no affine, or the grid is too large.
+            BadImage: the number of channels is not the recipe's, a channel is missing that is not optional, the affine
+                is no affine, or the grid is too large.
         """
         expected = len(self.recipe.channels)
         if volume.array.shape[0] != expected:
             msg = f"the study has {volume.array.shape[0]} channels; recipe {self.recipe.name!r} needs {expected}"
             raise BadImage(msg)
+        needed = [self.recipe.channels[place] for place in volume.missing if place not in self.recipe.may_lack]
+        if needed:
+            msg = f"the study lacks channel {needed[0]!r}, which recipe {self.recipe.name!r} does not call optional"
+            raise BadImage(msg)
         grid = self.grid(volume)
-        image = torch.empty((expected, *grid.shape))
+        image = torch.zeros((expected, *grid.shape))
         for number, channel in enumerate(volume.array):
-            image[number] = self._channel(channel, grid)
+            if number not in volume.missing:
+                image[number] = self._channel(channel, grid)
         if not torch.isfinite(image.sum()):
             msg = "the image holds voxels that are not finite or beyond float32 (3.4e38); rescale the file"
             raise BadImage(msg)

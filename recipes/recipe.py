@@ -101,6 +101,7 @@ class Fit(Part):
         foreground: share of patches centred on a labelled voxel.
         mirror: RAS axes (0, 1, 2) that may be mirrored in augmentation; leave out where sides differ.
         ema: decay of the averaged weights that serve.
+        channel_dropout: share of the patches in which an optional channel is taken away, each channel for itself.
         balance: how rare classes are made up for: `loss` weighs them, `sampler` draws them more often, `none` does not.
     """
 
@@ -113,6 +114,7 @@ class Fit(Part):
     foreground: float = Field(default=0.5, ge=0, le=1)
     mirror: tuple[int, ...] = ()
     ema: float = Field(default=0.99, ge=0, lt=1)
+    channel_dropout: float = Field(default=0.25, ge=0, le=1)
     balance: Literal["none", "loss", "sampler"] = "none"
 
 
@@ -155,6 +157,7 @@ class Recipe(Part):
             classes that exclude each other (`classification`), findings (`multilabel`), grades from the lowest
             (`ordinal`).
         channels: names of a study's channels in the order `_0000`, `_0001`; one for an ordinary study.
+        optional: those of the channels that a study may lack.
         display_channel: the channel that viewers show.
     """
 
@@ -165,6 +168,7 @@ class Recipe(Part):
     modality: Modality = "CT"
     dimension: Literal[2, 3] = 3
     channels: tuple[str, ...] = ("image",)
+    optional: tuple[str, ...] = ()
     display_channel: int = Field(default=0, ge=0)
     labels: dict[str, int]
     answer: Answer = Answer()
@@ -211,8 +215,13 @@ class Recipe(Part):
 
     @property
     def inputs(self) -> int:
-        """Channels that the network is given: the study's, and the region's mask."""
-        return len(self.channels) + bool(self.answer.region)
+        """Channels that the network is given: the study's, the region's mask, and which optional one is lacking."""
+        return len(self.channels) + bool(self.answer.region) + len(self.optional)
+
+    @property
+    def may_lack(self) -> tuple[int, ...]:
+        """Places in `channels` of those that a study may lack."""
+        return tuple(place for place, name in enumerate(self.channels) if name in self.optional)
 
     @property
     def extras(self) -> int:
@@ -299,6 +308,21 @@ def _ranges(recipe: Recipe) -> Iterator[Disagreement]:
     elif recipe.display_channel >= len(names):
         text = f"display_channel = {recipe.display_channel}; channels are numbered 0..{len(names) - 1}"
         yield Disagreement((("display_channel",), ("channels",)), text)
+    else:
+        yield from _optional(recipe)
+
+
+def _optional(recipe: Recipe) -> Iterator[Disagreement]:
+    names, here = recipe.optional, (("optional",), ("channels",))
+    unknown = [name for name in names if name not in recipe.channels or names.count(name) > 1]
+    if unknown:
+        text = f"optional names {unknown[0]!r}; it must be one of channels, {', '.join(recipe.channels)}, and only once"
+        yield Disagreement(here, text)
+    for place, what in ((0, "the first channel, which says where the study lies"), (recipe.display_channel, "shown")):
+        if recipe.channels[place] in names:
+            text = f"optional names {recipe.channels[place]!r}, which is {what}; a study cannot lack it"
+            yield Disagreement(here, text)
+            return
 
 
 def _answers(recipe: Recipe) -> Iterator[Disagreement]:

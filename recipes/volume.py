@@ -14,10 +14,12 @@ class Volume:
     Attributes:
         array: (channels, X, Y, Z), voxel axes as in the file; a 2D picture has Z = 1, X = column, Y = row.
         affine: 4x4, voxel index -> RAS world in mm.
+        missing: channels that the study lacks; they hold zeros.
     """
 
     array: np.ndarray
     affine: np.ndarray
+    missing: tuple[int, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:

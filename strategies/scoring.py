@@ -69,7 +69,7 @@ class DiceScoring(ScoringMethod):
 
 
 def _score(predictor: Predictor, case: Case) -> float | None:
-    answer = predictor.predict(read_study(case.channels)).mask
+    answer = predictor.predict(read_study(case.channels, predictor.recipe.may_lack)).mask
     labels = predictor.recipe.labels  # of the version, which may be older than the recipe of now
     label = read_label(case, labels).array[0]
     ids = [labels[name] for name in case.names if name in labels]

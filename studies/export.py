@@ -132,7 +132,7 @@ class _Export:
         self._write_tables({study.id: study for study in wanted if study.id in self.exported})
 
     def _write(self, study: Study, row: LabelRow, side: Side) -> None:
-        volume = read_study(study.first_channels(len(self.recipe.channels)))
+        volume = read_study(study.first_channels(len(self.recipe.channels)), self.recipe.may_lack)
         mask = self._mask(row, volume) if self.takes_masks else None
         if mask is None:
             self.cells[study.id] = cells_of(self.recipe, self.ledger.content(row))
@@ -170,7 +170,10 @@ class _Export:
             return
         for number, path in enumerate(channels):
             name = f"{study.id}_{number:04d}" if self.form == "nnunet" or len(channels) > 1 else study.id
-            self._write_image(path, images, name)
+            if number not in volume.missing:
+                self._write_image(path, images, name)
+            elif self.form == "nnunet":  # which knows no missing channels
+                save_volume(images / f"{name}.nii.gz", volume.array[number], volume.affine)
 
     def _write_image(self, path: Path, images: Path, name: str) -> None:
         ending = split_ending(path.name)[1].lower() if path.is_file() else ""

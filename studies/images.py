@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,25 +56,35 @@ def read_volume(path: Path) -> Volume:
     return Volume(array[np.newaxis], _checked_affine(affine, path.name))
 
 
-def read_study(paths: Sequence[Path]) -> Volume:
+def read_study(paths: Sequence[Path], may_lack: Collection[int] = ()) -> Volume:
     """The channels of a study, (C, X, Y, Z).
+
+    Args:
+        paths: a file a channel.
+        may_lack: numbers of those that need not be there, such as `Recipe.may_lack`; zeros stand for them. Never the
+            first one.
 
     Raises:
         BadImage: a channel is missing or cannot be read, or lies on another grid than the first.
     """
-    missing = [f"{number} ({path.name})" for number, path in enumerate(paths) if not path.exists()]
+    gone = tuple(number for number, path in enumerate(paths) if not path.exists())
+    missing = [f"{number} ({paths[number].name})" for number in gone if number not in may_lack]
     if missing:
         msg = f"channel {', '.join(missing)} of {len(paths)} is missing; put the file beside the others"
         raise BadImage(msg)
-    volumes = [read_volume(path) for path in paths]
+    there = [path for path in paths if path.exists()]
+    volumes = [read_volume(path) for path in there]
     first = volumes[0]
-    for path, volume in zip(paths, volumes, strict=True):
+    for path, volume in zip(there, volumes, strict=True):
         if not same_place(volume, first):
             msg = f"{path.name} has {describe(volume)}, {paths[0].name} {describe(first)}; resample one onto the other"
             raise BadImage(msg)
-    if len(volumes) == 1:
+    if len(paths) == 1:
         return first
-    return Volume(np.concatenate([v.array for v in volumes]), first.affine)
+    given = iter(v.array for v in volumes)
+    nothing = np.zeros_like(first.array)
+    arrays = [nothing if number in gone else next(given) for number in range(len(paths))]
+    return Volume(np.concatenate(arrays), first.affine, gone)
 
 
 def read_header(path: Path) -> tuple[tuple[int, int, int], np.ndarray]:
