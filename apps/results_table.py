@@ -46,7 +46,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of `results.csv`: a label of a study."""
+    """One line of `results.csv`: a label of a study, or a box."""
 
     study: str
     label: str
@@ -60,6 +60,8 @@ class Row:
     trained: str
     input: str
     notice: str = NOTICE
+    size_mm: str = ""
+    centre_lps_mm: str = ""
 
     @property
     def source(self) -> Source:

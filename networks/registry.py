@@ -13,7 +13,7 @@ from radloop.recipes.recipe import Kind, Recipe
 
 Builder = Callable[[Recipe], nn.Module]
 
-_FAMILIES = ("cnn", "rnn", "slices", "transformer")
+_FAMILIES = ("cnn", "detector", "rnn", "slices", "transformer")
 
 
 class _Entry(NamedTuple):
@@ -80,7 +80,8 @@ def build(recipe: Recipe) -> nn.Module:
     """A freshly initialised network for `recipe`; its weights follow torch's global seed.
 
     Masks: `network(image)`, (N, channels, *patch) -> logits (N, 1 + labels, *patch), for any axes that are multiples
-    of `min_multiple(recipe)`. Answers about a whole study: `network(image, present, extra)` -> logits (N, outputs).
+    of `min_multiple(recipe)`. Boxes: such an image -> what MONAI's detectors take of it, see `radloop.engine.boxes`.
+    Answers about a whole study: `network(image, present, extra)` -> logits (N, outputs).
     There `extra` is (N, 2 * covariates), or None without covariates. `image` is (N, inputs, *patch) and `present`
     None; names that begin with `slices_` take (N, inputs, x, y, z) and say in `present` (N, z) which slices are no
     padding, and have `slices(image, present, extra)` -> logits and what each slice weighed, (N, z), in all 1.
