@@ -21,6 +21,7 @@ from radloop.evaluation.boxes import (
     froc_curve,
     hits,
     interval_of,
+    mean_of,
     measure_boxes,
     patient_weights,
     precision_recall,
@@ -107,8 +108,7 @@ def in_words(
 
 def _ap50(rows: Sequence[BoxRow], labels: Sequence[str], weights: np.ndarray) -> np.ndarray | None:
     each = [average_precision(rows, name, THRESHOLDS[0], weights) for name in labels]
-    there = [of for of in each if of is not None]
-    return np.asarray(np.nanmean(there, axis=0)) if there else None
+    return mean_of([of for of in each if of is not None])
 
 
 def write_box_csv(path: Path, rows: Sequence[BoxRow], labels: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """False alarms a study, of FROC."""
 RESAMPLES = 2000
 _RECALLS = np.linspace(0, 1, 101)
+_MOST_NUMBERS = 4_000_000  # held at once
 _TOUCH = 0.1  # IoU under which two boxes have nothing to do with each other, in `box_f1`
 
 
@@ -108,7 +109,7 @@ def measure_boxes(rows: Sequence[BoxRow], labels: Sequence[str], *, seed: int = 
     present = [name for name in labels if by_label[name][0] is not None]
     for metric, count in (("ap50", 1), ("ap", len(THRESHOLDS))):
         each = {name: np.mean([v for v in by_label[name][:count] if v is not None], axis=0) for name in present}
-        found[metric] = np.nanmean(list(each.values()), axis=0) if each else None
+        found[metric] = mean_of(list(each.values()))
         found |= {f"{metric}.{name}": each.get(name) for name in labels}
     closeness = {name: [box_f1(row.truth[name], row.shown_boxes(name)) for row in rows] for name in labels}
     found["box_f1"] = _mean(np.mean(list(closeness.values()), axis=0), weights) if rows else None
@@ -133,6 +134,14 @@ def froc_curve(rows: Sequence[BoxRow], labels: Sequence[str]) -> tuple[np.ndarra
     right, _, count = _ordered(rows, labels, None)
     true = max(1.0, float(count.sum()))
     return np.concatenate([[0], np.cumsum(~right)]) / max(1, len(rows)), np.concatenate([[0], np.cumsum(right)]) / true
+
+
+def mean_of(each: Sequence[np.ndarray]) -> np.ndarray | None:
+    """(draws,) the mean of those labels that a draw has a value of; None without any label."""
+    if not each:
+        return None
+    values, known = np.nan_to_num(each), np.isfinite(each).sum(axis=0)
+    return np.divide(values.sum(axis=0), known, out=np.full(len(known), np.nan), where=known > 0)
 
 
 def precision_recall(rows: Sequence[BoxRow], label: str) -> tuple[np.ndarray, np.ndarray]:
@@ -168,17 +177,23 @@ def average_precision(rows: Sequence[BoxRow], label: str, threshold: float, weig
     right, study, count = _ordered(rows, [label], threshold)
     if not count.sum():
         return None
-    found = np.empty(len(weights))
-    for draw, weight in enumerate(weights):
-        total = float(weight @ count)
-        each = weight[study]
-        true = np.cumsum(each * right)
-        every = np.cumsum(each)
-        precision = np.divide(true, every, out=np.zeros_like(true), where=every > 0)
-        best = np.maximum.accumulate(precision[::-1])[::-1]
-        places = np.searchsorted(true / total, _RECALLS, side="left") if total else np.zeros(0, int)
-        found[draw] = np.append(best, 0.0)[places].mean() if total else np.nan
-    return found
+    some = max(1, _MOST_NUMBERS // max(1, len(right)))
+    parts = [weights[first : first + some] for first in range(0, len(weights), some)]
+    return np.concatenate([_average(right, part[:, study], part @ count) for part in parts])
+
+
+def _average(right: np.ndarray, each: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """(draws,) average precision of (m,) boxes that count as often as `each` (draws, m) says."""
+    true, every = np.cumsum(each * right, axis=1), np.cumsum(each, axis=1)
+    precision = np.divide(true, every, out=np.zeros_like(true), where=every > 0)
+    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    best = np.hstack([best, np.zeros((len(best), 1))])  # a recall that is never reached
+    recall = np.divide(true, total[:, None], out=np.zeros_like(true), where=total[:, None] > 0)
+    # all draws in one search: each has a band of its own, two wide, of which recall takes the lower half
+    band = 2.0 * np.arange(len(recall))[:, None]
+    after = np.searchsorted((recall + band).ravel(), (_RECALLS + band).ravel(), side="left").reshape(len(recall), -1)
+    places = (after - np.arange(len(recall))[:, None] * recall.shape[1]).clip(0, recall.shape[1])
+    return np.where(total > 0, np.take_along_axis(best, places, axis=1).mean(axis=1), np.nan)
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
