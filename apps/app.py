@@ -33,6 +33,7 @@ from radloop.apps.server_process import claim, server_lifeline
 from radloop.apps.sessions import SafeSessions, asked_image
 from radloop.engine.running import cancel, mark_ended, resumable
 from radloop.infers.answers import AnswerInfer
+from radloop.infers.boxes import BoxInfer
 from radloop.infers.segmentation import NOTICE, SegmentationInfer
 from radloop.recipes.errors import BadInput, NotFound, RadloopError, closest
 from radloop.recipes.load import load_recipe
@@ -115,9 +116,9 @@ class RadloopApp(MONAILabelApp):
     def init_infers(self) -> dict[str, InferTask]:
         """One infer task a recipe, by its kind of answer."""
         withholds = self._datastore.blind.withholds  # type: ignore[attr-defined]
-        tasks = {True: AnswerInfer, False: SegmentationInfer}
+        tasks = {"segmentation": SegmentationInfer, "detection": BoxInfer}
         return {
-            r.name: tasks[r.kind in CLASS_KINDS](r, self.folder, self.ledger, self.champions, withholds)
+            r.name: tasks.get(r.kind, AnswerInfer)(r, self.folder, self.ledger, self.champions, withholds)
             for r in self.recipes
         }
 

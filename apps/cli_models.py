@@ -50,6 +50,7 @@ def train(options: argparse.Namespace) -> int:
 def evaluate(options: argparse.Namespace) -> int:
     """Measures a version on labelled studies it never learned from; 1 when none could be measured."""
     from radloop.apps.evaluate_answers import report_answers
+    from radloop.apps.evaluate_boxes import report_boxes
     from radloop.apps.evaluate_groups import check_columns, groupings, mask_figures
     from radloop.apps.measured import choose
     from radloop.engine.assess import assess
@@ -74,6 +75,9 @@ def evaluate(options: argparse.Namespace) -> int:
     if not found.scores:
         complain("no study could be measured")
         return 1
+    if chosen.recipe.kind == "detection":
+        report_boxes(options, chosen, found.scores, left_out)
+        return 0
     if chosen.recipe.kind in CLASS_KINDS:
         report_answers(options, chosen, found.scores, left_out)
         return 0

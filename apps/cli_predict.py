@@ -20,6 +20,7 @@ from radloop.studies.home import Home, is_url
 
 if TYPE_CHECKING:
     from radloop.apps.predict_answers import Answers
+    from radloop.apps.predict_boxes import BoxAnswers
     from radloop.recipes.recipe import Recipe
     from radloop.registry.version import Version
 
@@ -33,8 +34,8 @@ def predict(options: argparse.Namespace) -> int:
     version = served_version(options.recipe, home)
     recipe = version.load_recipe()
     jobs = list(_jobs(options, recipe))
-    answers = _in_words(options, home, version, recipe)
-    _protect(jobs, options.out, masks=answers is None)
+    answers = _without_masks(options, home, version, recipe)
+    _protect(jobs, options.out, answers)
     options.out.mkdir(parents=True, exist_ok=True)
     rows = read_rows(options.out)
     todo = [job for job in jobs if options.image or not _is_done(job, version, options.out, rows, answers)]
@@ -44,7 +45,8 @@ def predict(options: argparse.Namespace) -> int:
     renewed = {job.study for job in todo}
     kept = [row for study, of in rows.items() if study not in renewed for row in of]
     failed = _answer_all(todo, version, options.out, kept, answers)
-    say(f"{RESULTS} is in {options.out}" if answers else f"masks and {RESULTS} are in {options.out}")
+    files = {"detection": f"boxes and {RESULTS} are", "segmentation": f"masks and {RESULTS} are"}
+    say(f"{files.get(recipe.kind, f'{RESULTS} is')} in {options.out}")
     if failed:
         complain(f"{plural(failed, 'study', 'studies')} of {len(todo)} failed; the reasons are above")
     return 1 if failed else 0
@@ -67,10 +69,15 @@ def served_version(name: str, home: Home) -> Version:
     return version
 
 
-def _in_words(options: argparse.Namespace, home: Home, version: Version, recipe: Recipe) -> Answers | None:
-    """What answers in words, where the recipe is of that kind."""
+def _without_masks(
+    options: argparse.Namespace, home: Home, version: Version, recipe: Recipe
+) -> Answers | BoxAnswers | None:
+    """What answers in words or boxes, where the recipe is of that kind."""
     from radloop.apps.predict_answers import Answers, in_words
+    from radloop.apps.predict_boxes import BoxAnswers
 
+    if recipe.kind == "detection":
+        return BoxAnswers(version, options.out)
     if not in_words(recipe):
         return None
     folder = open_folder(options.studies, len(recipe.channels)) if options.studies else None
@@ -94,17 +101,17 @@ def _check_out(options: argparse.Namespace) -> None:
         raise WrongUse(msg)
 
 
-def _protect(jobs: Sequence[Job], out: Path, *, masks: bool) -> None:
+def _protect(jobs: Sequence[Job], out: Path, answers: Answers | BoxAnswers | None) -> None:
     """Refuses to write over what is not an earlier answer.
 
     Args:
-        masks: whether masks are written, or the table alone.
+        answers: what writes no masks, or None.
 
     Raises:
         WrongUse: a file to write is an image, or the folder is one.
         Conflict: a file to write is there, and no table says that it is an answer.
     """
-    targets = [out / RESULTS, *(_mask_path(job, out) for job in jobs if masks)]
+    targets = [out / RESULTS, *(file for job in jobs for file in _files(job, out, answers))]
     written = {target.resolve() for target in targets} | {out.resolve()}
     for job in jobs:
         for channel in job.channels:
@@ -115,6 +122,14 @@ def _protect(jobs: Sequence[Job], out: Path, *, masks: bool) -> None:
     if there is not None and not (out / RESULTS).is_file():
         msg = f"--out {out}: {there.name} is there and no {RESULTS} says that it is an answer; give an empty folder"
         raise Conflict(msg)
+
+
+def _files(job: Job, out: Path, answers: Answers | BoxAnswers | None) -> tuple[Path, ...]:
+    """What is written of one study beside the table."""
+    if answers is None:
+        return (_mask_path(job, out),)
+    files = getattr(answers, "files", None)
+    return files(job) if files else ()
 
 
 def _home(options: argparse.Namespace) -> Home:
@@ -156,15 +171,23 @@ def _image_job(image: Path, recipe: Recipe) -> Job:
     return Job(study_id, Study(study_id, study_id, (image,)).first_channels(count))
 
 
-def _is_done(job: Job, version: Version, out: Path, rows: dict[str, list[Row]], answers: Answers | None) -> bool:
+def _is_done(
+    job: Job, version: Version, out: Path, rows: dict[str, list[Row]], answers: Answers | BoxAnswers | None
+) -> bool:
     """Whether an earlier run gave the answer of this very version to this very image, and its mask is there."""
+    from radloop.apps.predict_boxes import BoxAnswers
+
     labels = version.load_recipe().label_names
+    if isinstance(answers, BoxAnswers):
+        return answers.done(job, rows.get(job.study, []))
     if answers:
         return is_answer(rows.get(job.study, []), source_of(job, version, answers.told(job)), labels)
     return is_answer(rows.get(job.study, []), source_of(job, version), labels) and _mask_path(job, out).is_file()
 
 
-def _answer_all(jobs: Sequence[Job], version: Version, out: Path, rows: Sequence[Row], answers: Answers | None) -> int:
+def _answer_all(
+    jobs: Sequence[Job], version: Version, out: Path, rows: Sequence[Row], answers: Answers | BoxAnswers | None
+) -> int:
     """Answers the jobs; writes each mask, if there is one, then its rows. Returns how many failed.
 
     Raises:

@@ -48,7 +48,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of `results.csv`: a label of a study, or one lesion of that label.
+    """One line of `results.csv`: a label of a study, one lesion of that label, or a box.
 
     Attributes:
         lesion: 1 for the largest; empty in the label's own line.
@@ -58,6 +58,7 @@ class Row:
         longest_mm: the largest diameter in any direction.
         probability: of the label, for answers in words.
         low, high: its 95 % interval.
+        size_mm, centre_lps_mm: of a box, along its axes.
     """
 
     study: str
@@ -78,6 +79,8 @@ class Row:
     trained: str = ""
     input: str = ""
     notice: str = NOTICE
+    size_mm: str = ""
+    centre_lps_mm: str = ""
 
     @property
     def source(self) -> Source:

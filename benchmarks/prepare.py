@@ -3,8 +3,8 @@
     python benchmarks/prepare.py SET OUT [--data DIR]
 
 The sets lie in `--data` (or RADLOOP_DATA), one folder each; they are not part of radloop. This is the only code that
-knows them: images, `labels/final`, `labels/names.json`, `answers.csv` with the patient of each study, and `boxes.csv`
-(image, label, x, y, width, height in pixels) where the set has boxes.
+knows them: images, `labels/final`, `labels/names.json`, `answers.csv` with the patient of each study; boxes go to
+`labels/final/<id>.json` (see docs/answers.md) and to `boxes.csv` (image, label, x, y, width, height in pixels).
 """
 
 from __future__ import annotations
@@ -18,9 +18,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
+from radloop.recipes.boxes import boxes_of
 from radloop.recipes.errors import NotFound, RadloopError
+from radloop.studies.box_files import write_boxes
+from radloop.studies.folder import StudiesFolder
+from radloop.studies.images import read_header
 from radloop.studies.incoming import CopiedFile, Incoming, Source
 from radloop.studies.transfer import import_source
 
@@ -105,7 +110,8 @@ def covid_cxr(data: Path) -> Prepared:
         for row in _table(data / "metadata.csv")
     }
     studies = [_study(path, data, None, table[path.name]) for path in _images(data)]
-    return Prepared(studies, _coco(data / "lungs_coco.json"))
+    boxes = _coco(data / "lungs_coco.json")
+    return Prepared(studies, [{**box, "label": "lung"} for box in boxes])  # of the recipe chest_lungs: both are lungs
 
 
 def cxr_mass_boxes(data: Path) -> Prepared:
@@ -195,6 +201,7 @@ def prepare(name: str, out: Path, data: Path, *, quiet: bool = False) -> int:
         raise RadloopError(msg)
     if prepared.boxes:
         _write_boxes(out / "boxes.csv", prepared.boxes)
+        _write_labels(StudiesFolder(out), prepared.boxes)
     return len(report.imported)
 
 
@@ -250,11 +257,24 @@ def _write_boxes(path: Path, boxes: Iterable[Row]) -> None:
         table.writerows(boxes)
 
 
+def _write_labels(folder: StudiesFolder, boxes: Iterable[Row]) -> None:
+    """A file of boxes a study that has some."""
+    by_study: dict[str, list[Row]] = {}
+    for box in boxes:
+        by_study.setdefault(box["image"], []).append(box)
+    studies = folder.studies()
+    folder.final_dir.mkdir(parents=True, exist_ok=True)
+    for study, rows in by_study.items():
+        places = np.array([[float(row[key]) for key in ("x", "y", "width", "height")] for row in rows])
+        flat = np.zeros((len(rows), 1))
+        found = np.hstack([places[:, :2], flat, places[:, :2] + places[:, 2:], flat + 1])
+        _, affine = read_header(studies[study].channels[0])
+        write_boxes(folder.final_dir / f"{study}.json", boxes_of(found, [row["label"] for row in rows], affine))
+
+
 def _organs(mask: Path | None) -> dict[str, int] | None:
     if mask is None:
         return None
-    import numpy as np
-
     from radloop.studies.images import read_mask
 
     return {f"organ_{value}": int(value) for value in np.unique(read_mask(mask).array) if value}

@@ -1,7 +1,8 @@
 """How good a version is: every metric of every case, and one score a patient for the gate.
 
-What the gate compares is 0..1, higher is better: Dice for masks; for answers in words 1 minus the Brier score (Brier
-1950), halved where classes exclude each other, or 1 minus the ranked probability score of grades (Epstein 1969).
+What the gate compares is 0..1, higher is better: Dice for masks; `radloop.evaluation.boxes.box_f1` for boxes; for
+answers in words 1 minus the Brier score (Brier 1950), halved where classes exclude each other, or 1 minus the ranked
+probability score of grades (Epstein 1969).
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import numpy as np
 
 from radloop.engine.answer_data import region_mask, truth_of
 from radloop.engine.answer_predictor import AnswerPredictor
+from radloop.engine.box_assess import BoxScore, score_boxes
+from radloop.engine.box_predictor import BoxPredictor
 from radloop.engine.predictor import Prediction, Predictor
 from radloop.evaluation import metrics
 from radloop.evaluation.lesions import LesionScore, lesion_score
@@ -89,7 +92,7 @@ class AnswerScore:
     row: int = 0
 
 
-Score = CaseScore | AnswerScore
+Score = CaseScore | AnswerScore | BoxScore
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class Assessment:
 
 
 def assess(
-    predictor: Predictor | AnswerPredictor,
+    predictor: Predictor | AnswerPredictor | BoxPredictor,
     cases: Sequence[Case],
     progress: Callable[[float], None] | None = None,
     *,
@@ -121,7 +124,9 @@ def assess(
     skipped = []
     for number, case in enumerate(cases, start=1):
         try:
-            if isinstance(predictor, AnswerPredictor):
+            if isinstance(predictor, BoxPredictor):
+                scores.append(score_boxes(predictor, case))
+            elif isinstance(predictor, AnswerPredictor):
                 scores.append(_score_answer(predictor, case))
             else:
                 scores.append(_score(predictor, case, surfaces, lesions))
@@ -134,7 +139,7 @@ def assess(
 
 
 def score_cases(
-    predictor: Predictor | AnswerPredictor,
+    predictor: Predictor | AnswerPredictor | BoxPredictor,
     cases: Sequence[Case],
     progress: Callable[[float], None] | None = None,
     *,

@@ -53,6 +53,10 @@ class Augment:
         pairs = [self._one(x, y) for x, y in zip(image, label, strict=True)]
         return torch.stack([x for x, _ in pairs]), torch.stack([y for _, y in pairs])
 
+    def intensity(self, image: torch.Tensor) -> torch.Tensor:
+        """The (N, C, *space) float32 images with other contrast, brightness and noise, everything where it was."""
+        return torch.stack([self._intensity(one) for one in image])
+
     def state(self) -> torch.Tensor:
         """Of its random numbers, for `go_on`."""
         return self._generator.get_state()

@@ -16,6 +16,7 @@ import numpy as np
 
 from radloop.engine.answer_baseline import answer_baseline
 from radloop.engine.assess import CaseScore, patient_scores
+from radloop.engine.box_assess import box_baseline
 from radloop.engine.prepared import Prepared, prepare
 from radloop.recipes.recipe import CLASS_KINDS, Recipe
 from radloop.studies.cases import Case
@@ -37,7 +38,8 @@ def baseline_cases(
 ) -> list[Any]:
     """The trivial method's score of every case, by label; cases that cannot be read are left out.
 
-    For answers in words see `radloop.engine.answer_baseline`; the rest is of masks.
+    For answers in words see `radloop.engine.answer_baseline`, for boxes `radloop.engine.box_assess`; the rest is of
+    masks.
 
     Each label is judged alone, so bands may overlap, which flatters the floor a little.
 
@@ -47,6 +49,8 @@ def baseline_cases(
         eval_cases: what is scored.
         cache: where preprocessed cases are kept; a temporary folder by default.
     """
+    if recipe.kind == "detection":
+        return box_baseline(recipe, train_cases, eval_cases)
     if recipe.kind in CLASS_KINDS:
         return answer_baseline(recipe, train_cases, eval_cases)
     if cache is None:

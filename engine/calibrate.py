@@ -11,6 +11,8 @@ import torch
 
 from radloop.engine.answer_predictor import AnswerPredictor
 from radloop.engine.assess import AnswerScore, assess
+from radloop.engine.box_assess import box_temperature
+from radloop.engine.box_predictor import BoxPredictor
 from radloop.engine.weights import add_kept
 from radloop.evaluation.calibration import fit_temperature
 from radloop.evaluation.class_answers import probabilities
@@ -38,6 +40,11 @@ def calibrate(
     Raises:
         NoSpace: the weights cannot be written.
     """
+    if recipe.kind == "detection":
+        boxes = assess(BoxPredictor(recipe, weights, device), cases, lambda _: stop()).scores
+        scale = box_temperature(boxes, recipe)
+        add_kept(weights, {"temperature": scale.value})
+        return scale.as_dict()
     if recipe.kind not in CLASS_KINDS:
         return None
     found: Sequence[AnswerScore] = assess(AnswerPredictor(recipe, weights, device), cases, lambda _: stop()).scores

@@ -23,6 +23,7 @@ from torch import nn
 
 from radloop.engine.answer_task import AnswerTask
 from radloop.engine.augment import Augment
+from radloop.engine.box_task import BoxTask
 from radloop.engine.checkpoint import Checkpoint, digest
 from radloop.engine.cores import usable_cores
 from radloop.engine.mask_task import MaskTask
@@ -165,8 +166,10 @@ def fit(
     return training.report(ready.skipped, ready.ready)
 
 
-def task_of(recipe: Recipe) -> AnswerTask | MaskTask:
+def task_of(recipe: Recipe) -> AnswerTask | BoxTask | MaskTask:
     """The data and the loss of a recipe's kind."""
+    if recipe.kind == "detection":
+        return BoxTask(recipe)
     return AnswerTask(recipe) if recipe.kind in CLASS_KINDS else MaskTask(recipe)
 
 

@@ -20,6 +20,7 @@ from monai.inferers import sliding_window_inference
 from torch.nn import functional
 
 from radloop.engine.answer_predictor import AnswerPredictor
+from radloop.engine.box_predictor import BoxPredictor
 from radloop.engine.channels import lacking, with_lacking
 from radloop.engine.weights import default_device, load_weights
 from radloop.networks.registry import build
@@ -160,8 +161,10 @@ class Predictor:
 
 def predictor_of(
     recipe: Recipe, weights: Path, device: str | torch.device | None = None
-) -> Predictor | AnswerPredictor:
+) -> Predictor | AnswerPredictor | BoxPredictor:
     """What answers for a recipe's kind; see the classes for errors."""
+    if recipe.kind == "detection":
+        return BoxPredictor(recipe, weights, device)
     return (AnswerPredictor if recipe.kind in CLASS_KINDS else Predictor)(recipe, weights, device)
 
 

@@ -2,7 +2,7 @@
 
 The rule is nnU-Net's (Isensee et al., Nature Methods 2021): halve every axis while at least 4 voxels are left and its
 voxels are not twice as coarse as the finest axis; double the channels with each resolution. Answers about a whole study
-need no full resolution: their networks halve at the first convolution already.
+and boxes need no full resolution: their networks halve at the first convolution already.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import ceil, prod
 
 from radloop.recipes.errors import BadRecipe
-from radloop.recipes.recipe import CLASS_KINDS, Recipe
+from radloop.recipes.recipe import CLASS_KINDS, JSON_KINDS, Recipe
 
 BASE_FEATURES = 16
 MOST_FEATURES = 256
@@ -48,7 +48,7 @@ def topology(recipe: Recipe) -> Topology:
     Raises:
         BadRecipe: strides that do not fit the dimension, are below 1, leave a patch of one voxel, or merge slices.
     """
-    if recipe.kind in CLASS_KINDS:
+    if recipe.kind in JSON_KINDS:
         return _classifier(recipe)
     strides = recipe.network.strides or _strides(recipe.fit.patch, _spacing(recipe))
     _check(strides, recipe)
@@ -73,7 +73,8 @@ def _classifier(recipe: Recipe) -> Topology:
     by_slice, tokens = recipe.network.name.startswith("slices_"), recipe.network.name == "vit"
     axes = 2 if by_slice else recipe.dimension
     patch, spacing = recipe.fit.patch[:axes], _spacing(recipe)[:axes]
-    width = _WIDTH_TOKENS if tokens else _WIDTH_3D if recipe.dimension == 3 else _WIDTH_2D
+    small = recipe.dimension == 3 or recipe.kind == "detection"
+    width = _WIDTH_TOKENS if tokens else _WIDTH_3D if small else _WIDTH_2D
     features = recipe.network.features or tuple(width // 2**i for i in reversed(range(_STAGES)))
     strides = recipe.network.strides
     if strides:

@@ -20,6 +20,8 @@ Modality = Literal["CT", "MR", "XR", "US", "PT", "OT"]
 MAX_LABELS = 255
 CLASS_KINDS: tuple[Kind, ...] = ("classification", "multilabel", "ordinal")
 """Kinds whose answer is about the whole study, in words."""
+JSON_KINDS: tuple[Kind, ...] = (*CLASS_KINDS, "detection")
+"""Kinds whose label is a small JSON file and not a mask."""
 
 
 class Part(BaseModel):
@@ -154,8 +156,8 @@ class Recipe(Part):
 
     Attributes:
         labels: name -> id; ids are exactly 1..N, 0 is background. What an answer can say: structures of a mask,
-            classes that exclude each other (`classification`), findings (`multilabel`), grades from the lowest
-            (`ordinal`).
+            classes of boxes (`detection`), classes that exclude each other (`classification`), findings (`multilabel`),
+            grades from the lowest (`ordinal`).
         channels: names of a study's channels in the order `_0000`, `_0001`; one for an ordinary study.
         optional: those of the channels that a study may lack.
         display_channel: the channel that viewers show.
@@ -231,7 +233,7 @@ class Recipe(Part):
     @property
     def figure(self) -> str:
         """What the gate compares of each patient, 0..1 and higher is better, in words."""
-        return {"segmentation": "Dice", "ordinal": "1 - RPS"}.get(self.kind, "1 - Brier score")
+        return {"segmentation": "Dice", "ordinal": "1 - RPS", "detection": "box F1"}.get(self.kind, "1 - Brier score")
 
     def hash(self) -> str:
         """Twelve hex digits that change with any field of the recipe."""
@@ -278,7 +280,7 @@ def _lengths(recipe: Recipe) -> Iterator[Disagreement]:
 def _strides(recipe: Recipe) -> Iterator[Disagreement]:
     strides, features = recipe.network.strides, recipe.network.features
     here, sizes = ("network", "strides"), ("network", "features")
-    derived = recipe.kind in CLASS_KINDS and not strides  # from the patch, whatever the number of features
+    derived = recipe.kind in JSON_KINDS and not strides  # from the patch, whatever the number of features
     if len(strides) != len(features) and not derived:
         text = f"network.strides has {len(strides)} rows, network.features {len(features)}; give one row a resolution"
         yield Disagreement((here, sizes), text)

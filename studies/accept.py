@@ -8,11 +8,13 @@ from pathlib import Path
 
 from radloop.recipes.errors import Conflict, RadloopError
 from radloop.recipes.recipe import CLASS_KINDS, Recipe
-from radloop.studies.answer_rows import keep_answer
+from radloop.studies.answer_rows import keep_answer, keep_boxes
 from radloop.studies.answers import fit_answer, is_answer
+from radloop.studies.box_files import fit_boxes
+from radloop.studies.box_masks import mask_boxes
 from radloop.studies.fitting import Fitted, LabelInfo, fit_mask
 from radloop.studies.folder import StudiesFolder, Study
-from radloop.studies.images import read_mask
+from radloop.studies.images import read_header, read_mask
 from radloop.studies.intake import Problem, keep, rescue, show_newest, sync_view
 from radloop.studies.ledger import Ledger
 from radloop.studies.rows import AuthorKind, LabelRow, Origin, State
@@ -40,10 +42,11 @@ def accept_label(
     values: Mapping[str, int] | None = None,
     note: str = "",
 ) -> LabelRow:
-    """Keep a mask, or an answer about the whole study, as a label of one recipe; when this returns, it is safe.
+    """Keep a mask, boxes, or an answer about the whole study, as a label of one recipe; when this returns, it is safe.
 
     Args:
-        file: the mask, on the study's grid; or the answer, see `radloop.studies.answers`.
+        file: the mask, on the study's grid; or the answer, see `radloop.studies.answers`, or boxes, see
+            `radloop.studies.box_files`.
         label_info: names and numbers as the viewer sends them; see `radloop.studies.fitting`.
         shown_version: the version whose answer the reader saw; "" means blind.
         champion_found: whether the serving version finds something here; asked only for an empty final mask,
@@ -60,6 +63,27 @@ def accept_label(
         NoSpace: the disk is full or read-only; nothing was changed.
     """
     study = folder.study(study_id)
+    if recipe.kind == "detection":
+        names, drawn = recipe.label_names, ""
+        if is_answer(file):
+            boxes = fit_boxes(recipe, Path(file), *read_header(study.channels[0]))
+        else:  # drawn in a viewer: a box around each part
+            mask = fit_mask(study, recipe, Path(file), label_info, others, values, shown=bool(shown_version))
+            names, drawn = mask.names, mask.note
+            boxes = mask_boxes(mask.mask, recipe.labels, mask.affine)
+        return keep_boxes(
+            ledger,
+            study,
+            recipe,
+            boxes,
+            author,
+            names,
+            state=state,
+            shown_version=shown_version,
+            origin=origin,
+            author_kind=author_kind,
+            note="; ".join(text for text in (note, drawn) if text),
+        )
     if recipe.kind in CLASS_KINDS or is_answer(file):
         return keep_answer(
             ledger,

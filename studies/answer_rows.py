@@ -12,13 +12,17 @@ import logging
 import re
 import tempfile
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from radloop.recipes.boxes import Box
 from radloop.recipes.errors import BadLabel, NoSpace, RadloopError, closest
 from radloop.recipes.recipe import CLASS_KINDS, Recipe
 from radloop.studies.answers import ENDING, check_answer, read_answer, write_answer
+from radloop.studies.box_files import write_boxes
 from radloop.studies.files import writing
 from radloop.studies.folder import StudiesFolder, Study, answer_lines, table_id
 from radloop.studies.ledger import Ledger
@@ -52,26 +56,62 @@ def keep_answer(
     Raises:
         NoSpace: the disk is full or read-only; nothing was changed.
     """
+
+    def write(file: Path) -> None:
+        write_answer(file, recipe.kind, answer)
+
+    return _keep(
+        ledger,
+        study,
+        recipe,
+        write,
+        tuple(answer),
+        author,
+        state=state,
+        shown_version=shown_version,
+        origin=origin,
+        author_kind=author_kind,
+        note=note,
+    )
+
+
+def keep_boxes(
+    ledger: Ledger,
+    study: Study,
+    recipe: Recipe,
+    boxes: Sequence[Box],
+    author: str,
+    names: tuple[str, ...] = (),
+    **more: Any,
+) -> LabelRow:
+    """Put boxes that `fit_boxes` gave into the ledger.
+
+    Args:
+        names: labels that were looked at; all of the recipe's by default.
+        more: as of `keep_answer`.
+
+    Raises:
+        NoSpace: the disk is full or read-only; nothing was changed.
+    """
+    return _keep(ledger, study, recipe, partial(write_boxes, boxes=boxes), names or recipe.label_names, author, **more)
+
+
+def _keep(
+    ledger: Ledger,
+    study: Study,
+    recipe: Recipe,
+    write: Callable[[Path], None],
+    names: tuple[str, ...],
+    author: str,
+    **more: Any,
+) -> LabelRow:
     with (
         writing(f"the label of {study.id}"),
         tempfile.TemporaryDirectory(dir=ledger.home.cache, ignore_cleanup_errors=True) as scratch,
     ):
         file = Path(scratch) / f"answer{ENDING}"
-        write_answer(file, recipe.kind, answer)
-        return ledger.add(
-            study.id,
-            study.patient,
-            recipe.name,
-            author,
-            file,
-            ENDING,
-            tuple(answer),
-            state=state,
-            shown_version=shown_version,
-            origin=origin,
-            author_kind=author_kind,
-            note=note,
-        )
+        write(file)
+        return ledger.add(study.id, study.patient, recipe.name, author, file, ENDING, names, **more)
 
 
 def take_cells(folder: StudiesFolder, ledger: Ledger, recipes: Sequence[Recipe]) -> list[tuple[Path, str]]:

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from radloop.recipes.errors import BadLabel, NotFound, closest
-from radloop.recipes.recipe import CLASS_KINDS, Recipe
+from radloop.recipes.recipe import CLASS_KINDS, JSON_KINDS, Recipe
 
 FORMAT = 1
 """Grows when an older radloop could not read the file any more."""
 ENDING = ".json"
 LIMIT = 64 * 1024
 """The largest answer file, bytes."""
+_LARGEST = 1024 * 1024  # of boxes, see `radloop.studies.box_files`
 _KEYS = ("format", "kind", "answer")
 _MOST = 16  # findings whose answer is found again from its checksum: 65536 are tried
 
@@ -34,8 +35,8 @@ def is_answer(file: Path | str) -> bool:
 
 
 def mask_recipes(recipes: Iterable[Recipe]) -> list[Recipe]:
-    """Those of the recipes whose labels are masks, not answers about the whole study."""
-    return [recipe for recipe in recipes if recipe.kind not in CLASS_KINDS]
+    """Those of the recipes whose labels are masks, not JSON files."""
+    return [recipe for recipe in recipes if recipe.kind not in JSON_KINDS]
 
 
 def write_answer(path: Path, kind: str, answer: Mapping[str, bool]) -> None:
@@ -69,13 +70,16 @@ def read_answer(path: Path, recipe: Recipe | None = None) -> dict[str, bool]:
     return known if kind == "multilabel" else _one_of(recipe, next(iter(known)))
 
 
-def said(path: Path) -> str | dict[str, bool]:
-    """What an answer file says, as it is written there: a label's name, or findings.
+def said(path: Path) -> str | dict[str, bool] | list[Any]:
+    """What an answer file says, as it is written there: a label's name, findings, or boxes.
 
     Raises:
         NotFound: there is no such file.
         BadLabel: it is no answer.
     """
+    told = load_json(path, _LARGEST)
+    if isinstance(told, dict) and told.get("kind") == "detection" and isinstance(told.get("boxes"), list):
+        return list(told["boxes"])
     kind, answer = _load(path)
     return answer if kind == "multilabel" else next(iter(answer))
 
@@ -147,22 +151,32 @@ def _content(kind: str, answer: Mapping[str, bool]) -> bytes:
     return (json.dumps({"format": FORMAT, "kind": kind, "answer": told}, ensure_ascii=False) + "\n").encode()
 
 
-def _load(path: Path) -> tuple[str, dict[str, bool]]:
-    """Kind and answer of a file; what is wrong with it is said under its name."""
+def load_json(path: Path, limit: int) -> Any:
+    """The value in a JSON file of at most `limit` bytes, no key of it twice.
+
+    Raises:
+        NotFound: there is no such file.
+        BadLabel: it is larger, or not JSON.
+    """
     try:
         with path.open("rb") as handle:
-            content = handle.read(LIMIT + 1)
+            content = handle.read(limit + 1)
     except FileNotFoundError as error:
         msg = f"there is no answer file {path.name}"
         raise NotFound(msg) from error
-    if len(content) > LIMIT:
-        msg = f"{path.name} is larger than {LIMIT} bytes; an answer is small: names of labels only"
+    if len(content) > limit:
+        msg = f"{path.name} is larger than {limit} bytes; an answer is small: names of labels only"
         raise BadLabel(msg)
     try:
-        told = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_once)
+        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         msg = f"{path.name} is not JSON: {error}"
         raise BadLabel(msg) from error
+
+
+def _load(path: Path) -> tuple[str, dict[str, bool]]:
+    """Kind and answer of a file; what is wrong with it is said under its name."""
+    told = load_json(path, LIMIT)
     if reason := _wrong(told):
         msg = f"{path.name} {reason}"
         raise BadLabel(msg)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from radloop.recipes.errors import BadLabel, Conflict
-from radloop.recipes.recipe import CLASS_KINDS, Recipe
+from radloop.recipes.recipe import CLASS_KINDS, JSON_KINDS, Recipe
 from radloop.recipes.volume import Volume
 from radloop.studies.answers import read_answer
 from radloop.studies.folder import StudiesFolder
@@ -119,11 +119,11 @@ def _names(recipe: Recipe, row: LabelRow, label: Path) -> tuple[str, ...]:
     Raises:
         BadLabel: it was given when the recipe was of another kind, or answers with a label that is gone.
     """
-    if row.is_answer != (recipe.kind in CLASS_KINDS):
+    if row.is_answer != (recipe.kind in JSON_KINDS):
         what = "an answer" if row.is_answer else "a mask"
         msg = f"label {row.id} is {what}, but recipe {recipe.name} is of kind {recipe.kind} now; label the study again"
         raise BadLabel(msg)
-    known = read_answer(label, recipe) if row.is_answer else recipe.labels
+    known = read_answer(label, recipe) if recipe.kind in CLASS_KINDS else recipe.labels
     return tuple(name for name in recipe.label_names if name in row.names and name in known)
 
 

@@ -1,6 +1,7 @@
 """Masks that lie in `labels/final` and are not in the ledger become labels of author `import`.
 
-Answers about whole studies have no file there; they come from `answers.csv`, see `radloop.studies.answer_rows`.
+Answers about whole studies have no file there; they come from `answers.csv`, see `radloop.studies.answer_rows`. Boxes
+have one, which is never written to, see `radloop.studies.box_rows`.
 
 What the values of such a file mean:
 
@@ -34,6 +35,7 @@ from radloop.recipes.errors import BadLabel, NoSpace, NotFound, RadloopError
 from radloop.recipes.recipe import Recipe
 from radloop.studies.answer_rows import take_cells
 from radloop.studies.answers import mask_recipes
+from radloop.studies.box_rows import take_box_files
 from radloop.studies.cases import same_ids
 from radloop.studies.contents import mend
 from radloop.studies.files import writing
@@ -75,6 +77,7 @@ def sync_view(folder: StudiesFolder, ledger: Ledger, recipes: Sequence[Recipe]) 
         problems = [Problem(file, reason) for file, reason in mend(ledger, folder.final_dir, intake.view.path)]
         problems += intake.take_all()
         problems += [Problem(file, reason) for file, reason in take_cells(folder, ledger, recipes)]
+        problems += [Problem(file, reason) for file, reason in take_box_files(folder, ledger, recipes)]
         shown = newest(ledger, masks)
         for row in shown.values():
             problems += _attempt(ledger.file(row), partial(intake.view.show, row))
