@@ -1,6 +1,6 @@
 """Answers about whole studies, out of fold over five patient-level folds, beside a trivial method on the same studies.
 
-    python benchmarks/questions.py [--questions lung_nodule_malignancy,...] [--networks slices_gru,cnn] [--minutes M]
+    python benchmarks/questions.py [--questions lung_nodule_malignancy,...] [--networks cnn,vit] [--core-minutes M]
 
 A fold's version learns from the other four folds' patients and is asked about the fold's; one in seven of those it
 could learn from scales its probabilities instead. The trivial method learns from all of the other four. Folds that the
@@ -14,6 +14,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,12 +22,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from budget import epochs_for
 from prepare import prepare
 from tqdm import tqdm
 
 from radloop.engine.answer_baseline import answer_baseline
 from radloop.engine.answer_data import truth_of
 from radloop.engine.assess import AnswerScore
+from radloop.engine.fit import Progress
 from radloop.engine.train import train_version
 from radloop.evaluation.class_answers import probabilities
 from radloop.evaluation.classification import compare, measure
@@ -92,28 +95,37 @@ def run_fold(question: Question, recipe: Recipe, work: Path, data: Path, number:
     needed = [load_recipe(recipe.answer.region)] if recipe.answer.region else []
     for file, reason in sync_view(folder, ledger, [*needed, recipe]):
         print(f"{file.name}: {reason}", file=sys.stderr)
-    budget = {"epochs": options.epochs} if options.epochs else {"minutes": options.minutes}
+    cases = labelled_cases(folder, ledger, recipe, SIDES)
+    epochs = options.epochs or epochs_for(options.core_minutes, recipe, cases, home, options.threads)
+    clock: list[float] = []
+
+    def progress(now: Progress) -> None:
+        bar.update(int(100 * now.share) - bar.n)
+        if now.step:
+            clock.append(time.process_time())
+
     with tqdm(total=100, unit="%", desc=f"{recipe.network.name}, fold {number}") as bar:
         outcome = train_version(
             folder,
             home,
             recipe,
-            **budget,
+            epochs=epochs,
             fold=(number, FOLDS),
             seed=SEED,
             threads=options.threads,
-            progress=lambda now: bar.update(int(100 * now.share) - bar.n),
+            progress=progress,
         )
-    manifest = outcome.version.manifest
+    spent, manifest = clock[-1] - clock[0], outcome.version.manifest
     scores = [score for score in outcome.scores if isinstance(score, AnswerScore)]
     told = {score.study for score in scores}
-    cases = labelled_cases(folder, ledger, recipe, SIDES)
     learned = [case for case in cases if case.study not in told]
     trivial = floor(question, recipe, learned, [case for case in cases if case.study in told])
     return {
         "parameters": sum(weights.numel() for weights in build(recipe).parameters()),
         "steps": manifest["steps"],
+        "epochs": epochs,
         "minutes": round(manifest["seconds"]["fit"] / 60, 2),
+        "core_minutes": round(spent / 60, 2),
         "temperature": manifest["temperature"],
         "answers": {
             score.study: {
@@ -204,13 +216,14 @@ def _figures(question: Question, recipe: Recipe, answers: Mapping[str, Any]) -> 
 def table(results: Mapping[str, Any]) -> str:
     """The figures in Markdown, and the folds that are missing."""
     lines = [
-        "| question | network | parameters | minutes | studies | figure | trivial | difference | slope | folds |",
+        "| question | network | parameters | core minutes | studies | figure | trivial | difference | slope | folds |",
         "|---" * 10 + "|",
     ]
     for key, run in results.items():
         question, network = key.split("/")
         folds = run["folds"].values()
-        size = f"{max(fold['parameters'] for fold in folds) / 1e6:.2f} M | {np.mean([f['minutes'] for f in folds]):.1f}"
+        spent = np.mean([fold["core_minutes"] for fold in folds])
+        size = f"{max(fold['parameters'] for fold in folds) / 1e6:.2f} M | {spent:.1f}"
         for part, of in run.get("figures", {}).items():
             which = question if part == "all" else f"{question}, {part}"
             figure = f"{of['metric']} {_shown(of.get(of['metric']))}"
@@ -236,7 +249,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--questions", default=",".join(QUESTIONS))
     parser.add_argument("--networks", default="", help="in place of the recipe's own")
     parser.add_argument(
-        "--minutes", type=float, default=None, help="in place of the recipe's own; at most 12 are compared"
+        "--core-minutes",
+        type=float,
+        default=5.0,
+        help="of a training, on one core; 12 minutes of two cores are the most",
     )
     parser.add_argument("--epochs", type=int, default=None, help="in place of minutes")
     parser.add_argument("--threads", type=int, default=2)
