@@ -56,11 +56,11 @@ def _retrains(result: dict[str, Any]) -> Iterator[str]:
 def _questions(result: dict[str, Any]) -> Iterator[str]:
     for key, run in result.items():
         question, network = key.split("/")
-        minutes = max(fold["minutes"] for fold in run["folds"].values())
+        minutes = max(fold["core_minutes"] for fold in run["folds"].values())
         for part, of in run["figures"].items():
             which = f"{question}, {network}" + ("" if part == "all" else f", {part}")
             data = (
-                f"{which}: {of['studies']} studies of {of['patients']} patients, {minutes:.0f} min a fold on one core"
+                f"{which}: {of['studies']} studies of {of['patients']} patients, {minutes:.0f} min of one core a fold"
             )
             gap, floor = of["difference"], of["trivial"]["value"]
             trivial = f"{floor:.3f}; difference {gap['value']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f})"
@@ -69,12 +69,30 @@ def _questions(result: dict[str, Any]) -> Iterator[str]:
             yield f"| {data} | {split} | {name} | {figure} | {trivial} | `python benchmarks/questions.py` |"
 
 
+def _masks(result: dict[str, Any]) -> Iterator[str]:
+    for key, run in result.items():
+        question, network = key.split("/")
+        of = run["figures"]
+        minutes = f"{of['core_minutes']:.0f} min of one core a fold"
+        data = f"{question}, {network}: {of['studies']} studies of {of['patients']} patients, {minutes}"
+        split = f"out of fold, {len(run['folds'])} of 5 patient-level folds"
+        for metric, name in (
+            ("dice", "mean Dice"),
+            ("sensitivity_at_1_fp", "lesions found at 1 false positive a volume"),
+        ):
+            best = max(("threshold", "blob"), key=lambda floor: of[floor].get(metric, {"value": 0})["value"])
+            trivial = f"{of[best][metric]['value']:.3f} ({best})"
+            figure = _interval(of["radloop"][metric])
+            yield f"| {data} | {split} | {name} | {figure} | {trivial} | `python benchmarks/masks.py` |"
+
+
 def table() -> str:
     """The table in Markdown, one row a measurement."""
     rows: list[str] = []
     makers = {
         "hippocampus": _hippocampus,
         "questions": _questions,
+        "masks": _masks,
         "gate_retrains": _retrains,
         "large_ct": _large_ct,
     }

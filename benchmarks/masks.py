@@ -32,8 +32,8 @@ from tqdm import tqdm
 
 from radloop.engine.assess import CaseScore, assess
 from radloop.engine.baseline import baseline_cases
-from radloop.engine.predictor import Predictor
 from radloop.engine.fit import Progress
+from radloop.engine.predictor import Predictor
 from radloop.engine.train import train_version
 from radloop.evaluation.froc import Candidates, detection_figures
 from radloop.evaluation.intervals import Interval, bootstrap_mean, paired_differences
