@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def new(options: argparse.Namespace) -> int:
-    """Plans a recipe from the studies and their masks and writes it."""
+    """Plans a recipe from the studies and their masks or answers and writes it."""
     from radloop.engine.plan import plan_recipe
     from radloop.recipes.load import parse_recipe
     from radloop.studies.files import write_whole, writing
@@ -41,6 +41,7 @@ def new(options: argparse.Namespace) -> int:
         answer_seconds=options.answer_seconds,
         name=_name_from(options.out),
         kind=options.kind,
+        answer=options.answer,
         progress=lambda step: say(f"  {step}"),
     )
     recipe = parse_recipe(text, options.out.name)

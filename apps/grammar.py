@@ -184,10 +184,10 @@ def _labels(level: Level) -> None:
 
 def _recipe(level: Level) -> None:
     group = level.group("recipe", "clinical questions: plan one from studies, check one")
-    new = group.add("new", "cli_recipes:new", "plan a recipe from studies and their masks")
+    new = group.add("new", "cli_recipes:new", "plan a recipe from studies and their masks or answers")
     _studies(new)
-    new.add_argument("--kind", choices=KINDS, default="segmentation")
-    new.add_argument("--answer", metavar="COLUMN", help="the answer in answers.csv (not for segmentation)")
+    new.add_argument("--kind", choices=KINDS, help="default: segmentation, and with --answer a guess")
+    new.add_argument("--answer", metavar="COLUMN", help="the answer in answers.csv; of several findings COLUMN,COLUMN")
     new.add_argument("--answer-seconds", type=_positive, metavar="S", help="how long an answer may take here")
     new.add_argument("--out", type=Path, required=True, metavar="FILE.toml")
     check = group.add("check", "cli_recipes:check", "say every mistake in a recipe with its line")

@@ -16,13 +16,15 @@ from typing import get_args
 from pydantic import ValidationError
 
 from radloop.engine import plan_rules as rules
+from radloop.engine.plan_answers import AnswerPlanner
 from radloop.engine.plan_search import Search
 from radloop.engine.plan_text import toml_text
 from radloop.engine.plan_words import heading, tables
 from radloop.engine.speed import this_machine
 from radloop.recipes.errors import BadInput, closest
 from radloop.recipes.load import parse_recipe, shipped_recipes
-from radloop.recipes.recipe import Fit, Kind, Recipe
+from radloop.recipes.recipe import CLASS_KINDS, Fit, Kind, Recipe
+from radloop.studies.answer_look import look_at_answers
 from radloop.studies.fingerprint import Fingerprint, fingerprint
 from radloop.studies.folder import StudiesFolder
 from radloop.studies.home import Home
@@ -41,7 +43,8 @@ def plan_recipe(
     *,
     answer_seconds: float | None = None,
     name: str | None = None,
-    kind: str = "segmentation",
+    kind: str | None = None,
+    answer: str | None = None,
     labels: Mapping[str, int] | None = None,
     device: str | None = None,
     progress: Callable[[str], None] | None = None,
@@ -53,17 +56,21 @@ def plan_recipe(
         home: where recipes are kept; a name taken there gets a number. None looks at the shipped names only.
         answer_seconds: how long a reader waits for one answer on the largest study; 60 by default.
         name: the recipe's name; the folder's by default.
-        kind: only `segmentation` can be planned yet.
+        kind: `segmentation`, or one whose answer is words; by default `segmentation`, and with `answer` guessed.
+        answer: the column of `answers.csv` that holds the answer; for several findings columns with commas between.
         labels: name -> id, where there are no masks to tell; `{"lesion": 1}` by default.
         device: `cpu` or `cuda`; CUDA where there is one by default.
         progress: called with a line that says what is being read or measured.
 
     Raises:
-        BadInput: another kind, no readable study, or seconds that this machine cannot meet.
+        BadInput: another kind, no readable study, no such column or nothing in it that can be told apart, or seconds
+            that this machine cannot meet.
         BadLabel: the masks' ids have gaps or do not fit the names.
     """
     _check(kind, answer_seconds, name)
     say = progress or log.info
+    in_words = kind in CLASS_KINDS or (kind is None and answer is not None)
+    look = look_at_answers(folder, answer, kind) if in_words else None
 
     def reading(done: int, total: int, study: str) -> None:
         if done % 10 == 0 or done == total:
@@ -73,6 +80,11 @@ def plan_recipe(
     for group in seen.same_patient:
         log.warning("%s look like one patient; name patients in answers.csv", ", ".join(group[:4]))
     machine = this_machine(device)
+    if look:
+        plan_of = AnswerPlanner(seen, look, answer_seconds or ANSWER_SECONDS, machine, say)
+        text = plan_of.text(_free_name(name, folder.path.name, home), folder.path.name)
+        parse_recipe(text, "the planned recipe")
+        return text
     base = _base(seen, _free_name(name, folder.path.name, home), _named(seen, labels), machine.device)
     plan = Search(seen, base, answer_seconds or ANSWER_SECONDS, machine, say).plan()
     text = toml_text(heading(seen, plan, folder.path.name), tables(seen, plan, labels))
@@ -80,13 +92,13 @@ def plan_recipe(
     return text
 
 
-def _check(kind: str, answer_seconds: float | None, name: str | None) -> None:
+def _check(kind: str | None, answer_seconds: float | None, name: str | None) -> None:
     kinds = get_args(Kind)
-    if kind not in kinds:
+    if kind is not None and kind not in kinds:
         msg = f"kind = {kind!r} is not known{closest(kind, kinds)}; known: {', '.join(kinds)}"
         raise BadInput(msg)
-    if kind != "segmentation":
-        msg = f"kind = {kind!r} cannot be planned yet; only 'segmentation' can, the other kinds come later"
+    if kind not in (None, "segmentation", *CLASS_KINDS):
+        msg = f"kind = {kind!r} cannot be planned yet; segmentation, {', '.join(CLASS_KINDS)} can, others come later"
         raise BadInput(msg)
     if answer_seconds is not None and not 0 < answer_seconds < float("inf"):
         msg = f"answer_seconds = {answer_seconds:g} must be above 0"
@@ -106,12 +118,6 @@ def _named(seen: Fingerprint, labels: Mapping[str, int] | None) -> dict[str, int
     return dict(labels)
 
 
-def _channels(seen: Fingerprint) -> tuple[str, ...]:
-    if len(seen.channel_names) == seen.channels:
-        return tuple(seen.channel_names)
-    return ("image",) if seen.channels == 1 else tuple(f"channel_{n}" for n in range(seen.channels))
-
-
 def _base(seen: Fingerprint, name: str, labels: dict[str, int], device: str) -> Recipe:
     """The recipe with all that does not depend on speed."""
     try:
@@ -119,7 +125,7 @@ def _base(seen: Fingerprint, name: str, labels: dict[str, int], device: str) -> 
             name=name,
             modality=seen.modality,
             dimension=seen.dimension,
-            channels=_channels(seen),
+            channels=rules.channel_names(seen),
             labels=labels,
             preprocess=rules.intensities(seen)[0],
             fit=Fit(

@@ -106,6 +106,13 @@ def mirroring(names: Iterable[str], dimension: int) -> tuple[tuple[int, ...], st
     )
 
 
+def channel_names(seen: Fingerprint) -> tuple[str, ...]:
+    """Names of the channels: the folder's own, else numbers."""
+    if len(seen.channel_names) == seen.channels:
+        return tuple(seen.channel_names)
+    return ("image",) if seen.channels == 1 else tuple(f"channel_{n}" for n in range(seen.channels))
+
+
 def recipe_name(words: str) -> str:
     """A recipe's name made of any words: lower-case ASCII letters, digits and underscores, a letter first."""
     plain = unicodedata.normalize("NFKD", words).encode("ascii", "ignore").decode().lower()

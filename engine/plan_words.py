@@ -23,13 +23,19 @@ def heading(seen: Fingerprint, plan: Plan, folder: str) -> list[str]:
         f"headers of the others) and for this machine: {plan.machine.name}. Rules: nnU-Net (Isensee et al., Nature "
         f"Methods 2021), and an answer within {plan.budget:g} s. Change what you know better; `radloop recipe check` "
         "reads it.",
-        f"Answer: about {_seconds(estimate.seconds)} s for the largest study seen ({seen.ids[largest]}, "
-        f"{_times(seen.shapes[largest])} voxels): reading {_seconds(path.read)}, resampling {_seconds(path.image)}, "
-        f"network {_seconds(network)} ({estimate.windows} patches of {estimate.patch_seconds:.2g} s), back to the "
-        f"file's voxels {_seconds(path.restore)}, writing {_seconds(path.write)}. Measured on {_processors(plan)}; "
+        f"Answer: about {seconds(estimate.seconds)} s for the largest study seen ({seen.ids[largest]}, "
+        f"{times(seen.shapes[largest])} voxels): reading {seconds(path.read)}, resampling {seconds(path.image)}, "
+        f"network {seconds(network)} ({estimate.windows} patches of {estimate.patch_seconds:.2g} s), back to the "
+        f"file's voxels {seconds(path.restore)}, writing {seconds(path.write)}. Measured on {_processors(plan)}; "
         f"planned for {RESERVE * plan.budget:g} s to keep a reserve. About {estimate.memory / 2**30:.1f} GiB of "
         "memory.",
     ]
+    return lines + first_words(seen)
+
+
+def first_words(seen: Fingerprint) -> list[str]:
+    """What to look at first: studies that cannot be read, ids that look like one patient."""
+    lines = []
     if seen.unreadable:
         some = "; ".join(f"{study}: {reason}" for study, reason in seen.unreadable[:5])
         lines.append(f"NOT READABLE and left out: {len(seen.unreadable)} studies. {some}")
@@ -53,7 +59,7 @@ def tables(seen: Fingerprint, plan: Plan, labels: Mapping[str, int] | None) -> l
         Entry("kind", recipe.kind),
         Entry("modality", recipe.modality, f"From {seen.modality_from}."),
         Entry("dimension", recipe.dimension, "" if recipe.dimension == 3 else "Every study has one slice."),
-        Entry("channels", recipe.channels, _channels_why(recipe)),
+        Entry("channels", recipe.channels, channels_why(recipe)),
         Entry("display_channel", recipe.display_channel),
     ]
     entries = [Entry(label, number) for label, number in recipe.labels.items()]
@@ -67,7 +73,8 @@ def tables(seen: Fingerprint, plan: Plan, labels: Mapping[str, int] | None) -> l
     ]
 
 
-def _channels_why(recipe: Recipe) -> str:
+def channels_why(recipe: Recipe) -> str:
+    """What the names of several channels are."""
     if len(recipe.channels) == 1:
         return ""
     return (
@@ -84,11 +91,13 @@ def _labels_why(seen: Fingerprint, labels: Mapping[str, int] | None) -> str:
 
 
 def _preprocess(seen: Fingerprint, plan: Plan) -> list[Entry]:
-    preprocess = plan.recipe.preprocess
-    found = [
-        Entry("spacing", preprocess.spacing, _spacing_why(seen, plan)),
-        Entry("normalise", preprocess.normalise, rules.intensities(seen)[1]),
-    ]
+    return [Entry("spacing", plan.recipe.preprocess.spacing, _spacing_why(seen, plan)), *normalising(seen, plan.recipe)]
+
+
+def normalising(seen: Fingerprint, recipe: Recipe) -> list[Entry]:
+    """How intensities are normalised, and why."""
+    preprocess = recipe.preprocess
+    found = [Entry("normalise", preprocess.normalise, rules.intensities(seen)[1])]
     if preprocess.normalise == "ct":
         found += [
             Entry("window", preprocess.window),
@@ -102,17 +111,17 @@ def _spacing_why(seen: Fingerprint, plan: Plan) -> str:
     axes = plan.recipe.dimension
     spacing, median = plan.recipe.preprocess.spacing, np.median(seen.spacings[:, :axes], axis=0)
     low, high = seen.spacings[:, :axes].min(axis=0), seen.spacings[:, :axes].max(axis=0)
-    spread = "" if np.allclose(low, high, rtol=0.01) else f" (from {_times(low)} to {_times(high)})"
+    spread = "" if np.allclose(low, high, rtol=0.01) else f" (from {times(low)} to {times(high)})"
     axes_named = "R, A, S" if axes == 3 else "columns and rows"
-    words = [f"mm along {axes_named}. Median of the studies: {_times(median)}{spread}."]
+    words = [f"mm along {axes_named}. Median of the studies: {times(median)}{spread}."]
     if axes == 2 and np.allclose(median, 1.0):
         words.append("Pictures that say no size count 1 mm a pixel.")
     if plan.full != rules.rounded(median):
-        words.append(f"The coarsest axis takes its 10th percentile, as slices vary: {_times(plan.full)}.")
+        words.append(f"The coarsest axis takes its 10th percentile, as slices vary: {times(plan.full)}.")
     if spacing == plan.full:
         words.append("No resolution is given up: an answer is in time with it.")
     else:
-        words.append(f"Made coarser, {_times(plan.full)} -> {_times(spacing)}, to answer within {plan.budget:g} s.")
+        words.append(f"Made coarser, {times(plan.full)} -> {times(spacing)}, to answer within {plan.budget:g} s.")
     coarse = max(spacing)
     words.append(f"A 4 mm lesion spans {4 / coarse:.1f} voxels.")
     if np.isfinite(plan.smallest):
@@ -150,7 +159,7 @@ def _fit(seen: Fingerprint, plan: Plan) -> list[Entry]:
         Entry(
             "patch",
             fit.patch,
-            f"The median study has {_times(size)} such voxels. A training step takes about "
+            f"The median study has {times(size)} such voxels. A training step takes about "
             f"{cost.memory(fit.batch) / 2**30:.1f} GiB and, on {_processors(plan).split(',')[0]}, {step:.2g} s.",
         ),
         Entry("batch", fit.batch),
@@ -185,7 +194,8 @@ def _gate(recipe: Recipe) -> list[Entry]:
     ]
 
 
-def _seconds(value: float) -> str:
+def seconds(value: float) -> str:
+    """As a person reads them."""
     return f"{value:.1f}" if value < 10 else f"{value:.0f}"
 
 
@@ -196,5 +206,6 @@ def _processors(plan: Plan) -> str:
     return f"{cores}, so that a training may run beside it"
 
 
-def _times(values: np.ndarray | tuple[float, ...] | tuple[int, ...]) -> str:
+def times(values: np.ndarray | tuple[float, ...] | tuple[int, ...]) -> str:
+    """Numbers with an x between."""
     return " x ".join(f"{v:.4g}" for v in values)

@@ -24,7 +24,7 @@ from radloop.engine.cores import usable_cores
 from radloop.networks.registry import build
 from radloop.networks.topology import min_multiple, patch_shape, topology
 from radloop.recipes.preprocess import Preprocess
-from radloop.recipes.recipe import Recipe
+from radloop.recipes.recipe import CLASS_KINDS, Recipe
 from radloop.recipes.volume import Volume
 from radloop.studies.images import read_volume, write_mask
 
@@ -148,7 +148,10 @@ def _forward_seconds(recipe: Recipe, shape: tuple[int, ...], machine: Machine) -
     weight = torch.rand(shape, device=machine.device)
 
     def forward() -> None:
-        scores.add_(net(patch) * weight)
+        if recipe.kind in CLASS_KINDS:
+            net(patch, None, None)
+        else:
+            scores.add_(net(patch) * weight)
 
     with torch.inference_mode(), _threads(machine.threads):
         return _timed(forward, machine)
@@ -172,7 +175,10 @@ def _training_cost(recipe: Recipe, shape: tuple[int, ...], machine: Machine) -> 
     def step() -> None:
         kept.clear()
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = torch.nn.functional.cross_entropy(net(patch), target)
+            if recipe.kind in CLASS_KINDS:
+                loss = net(patch, None, None).square().mean()
+            else:
+                loss = torch.nn.functional.cross_entropy(net(patch), target)
         loss.backward()
 
     with torch.enable_grad(), _threads(machine.threads):
@@ -211,6 +217,8 @@ class MiniRun:
         prepare = Preprocess(recipe)
         with torch.inference_mode(), _threads(self._machine.threads):
             (image, grid), resampled = _once(lambda: prepare.image(self._volume))
+            if recipe.kind in CLASS_KINDS:  # which gives no mask back
+                return PathSeconds(self._read, resampled, 0.0, 0.0).scaled(self._factor)
             scores = torch.zeros(1 + len(recipe.labels), *image.shape[1:])
             scores[1, image.shape[1] // 3 :] = 1.0
             _, restored = _once(lambda: prepare.restore(scores, grid))

@@ -35,7 +35,8 @@ Cells = dict[str, "str | bool"]
 
 _FROM = "from answers.csv: "
 _WHOLE = re.compile(r"([+-]?\d+)\.0+")
-_YES, _NO = ("1", "yes", "true"), ("0", "no", "false")
+#: What the cell of a finding may say, as `plain` gives it.
+YES, NO = ("1", "yes", "true"), ("0", "no", "false")
 
 
 def keep_answer(
@@ -241,16 +242,16 @@ def _cells(recipe: Recipe, row: Mapping[str, str]) -> tuple[Cells, list[str]]:
 
 
 def _finding(column: str, text: str) -> bool:
-    word = _plain(text)
-    if word not in (*_YES, *_NO):
+    word = plain(text)
+    if word not in (*YES, *NO):
         msg = f"{text[:80]!r} in column {column!r} is neither yes nor no; allowed are 1, 0, yes, no, true, false"
         raise BadLabel(msg)
-    return word in _YES
+    return word in YES
 
 
 def _label(recipe: Recipe, text: str) -> str:
     fitting = [name for name in recipe.labels if name == text]
-    fitting = fitting or [name for name in recipe.labels if _plain(name) == _plain(text)]
+    fitting = fitting or [name for name in recipe.labels if plain(name) == plain(text)]
     if len(fitting) != 1:
         hint = closest(text, recipe.labels)
         listed = ", ".join(recipe.labels)
@@ -260,7 +261,7 @@ def _label(recipe: Recipe, text: str) -> str:
     return fitting[0]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A text as it is compared: composed letters, no case, no outer spaces, 1.0 as 1."""
     word = unicodedata.normalize("NFC", text).strip().casefold()
     whole = _WHOLE.fullmatch(word)

@@ -98,7 +98,11 @@ def test_wrong_words_are_wrong_use(words: list[str], hint: str, capsys: pytest.C
         (["labels", "revoke", "--studies", "{studies}"], 2, "--author"),
         (["recipe", "check", "{nowhere}"], 1, "no such file"),
         (["recipe", "new", "--studies", "{studies}", "--out", "{studies}/there.toml"], 1, "is there already"),
-        (["recipe", "new", "--studies", "{studies}", "--answer", "x", "--out", "o.toml"], 2, "--answer"),
+        (
+            ["recipe", "new", "--studies", "{studies}", "--kind", "segmentation", "--answer", "x", "--out", "o.toml"],
+            2,
+            "--answer",
+        ),
         (["predict", "sample_lesions", "--image", "{nowhere}", "--out", "{studies}/o"], 2, "--home"),
         (["predict", "sample_lesions", "--studies", "{studies}", "--out", "{studies}"], 2, "holds the images"),
         (["predict", "sample_lesions", "--studies", "{studies}", "--out", "{studies}/labels/final"], 2, "for labels"),
