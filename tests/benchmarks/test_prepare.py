@@ -56,7 +56,7 @@ def test_a_set_becomes_a_studies_folder(prepare, data_dir, tmp_path, name, studi
     drawn = sorted(folder.final_dir.glob("*")) if folder.final_dir.is_dir() else []
     assert len(drawn) == labels
     if labels and drawn[0].suffix == ".json":
-        assert {len(read_boxes(file)) for file in drawn} <= set(range(1, 10))
+        assert {len(read_boxes(file)) for file in drawn} <= set(range(1, 17))
     elif labels:
         names = json.loads((tmp_path / "labels" / "names.json").read_text())
         mask, study = read_mask(drawn[0]), found[drawn[0].name.split(".")[0]]
