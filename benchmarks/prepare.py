@@ -15,17 +15,13 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
-from radloop.recipes.boxes import boxes_of
 from radloop.recipes.errors import NotFound, RadloopError
-from radloop.studies.box_files import write_boxes
-from radloop.studies.folder import StudiesFolder
-from radloop.studies.images import read_header
+from radloop.studies.import_coco import from_pixels
 from radloop.studies.incoming import CopiedFile, Incoming, Source
 from radloop.studies.transfer import import_source
 
@@ -192,7 +188,7 @@ def prepare(name: str, out: Path, data: Path, *, quiet: bool = False) -> int:
     if not folder.is_dir():
         msg = f"{folder} does not exist; say with --data or RADLOOP_DATA where the sets are"
         raise NotFound(msg)
-    prepared = SETS[name](folder)
+    prepared = _with_boxes(SETS[name](folder))
     with tqdm(total=len(prepared.studies), unit="study", disable=quiet or None) as bar:
         report = import_source(Source(prepared.studies), out, progress=lambda done, _, __: bar.update(done - bar.n))
     if report.excluded:
@@ -201,7 +197,6 @@ def prepare(name: str, out: Path, data: Path, *, quiet: bool = False) -> int:
         raise RadloopError(msg)
     if prepared.boxes:
         _write_boxes(out / "boxes.csv", prepared.boxes)
-        _write_labels(StudiesFolder(out), prepared.boxes)
     return len(report.imported)
 
 
@@ -250,6 +245,16 @@ def _coco(path: Path) -> list[Row]:
     ]
 
 
+def _with_boxes(prepared: Prepared) -> Prepared:
+    """Each study with its boxes as a label, of sets that have boxes."""
+    by_study: dict[str, list[tuple[str, tuple[float, ...]]]] = {}
+    for row in prepared.boxes:
+        place = tuple(float(row[key]) for key in ("x", "y", "width", "height"))
+        by_study.setdefault(row["image"], []).append((row["label"], place))
+    studies = [replace(s, boxes=from_pixels(by_study[s.id])) if s.id in by_study else s for s in prepared.studies]
+    return Prepared(studies, prepared.boxes)
+
+
 def _write_boxes(path: Path, boxes: Iterable[Row]) -> None:
     with path.open("w", encoding="utf-8", newline="") as handle:
         table = csv.DictWriter(handle, ("image", "label", "x", "y", "width", "height"), lineterminator="\n")
@@ -257,24 +262,11 @@ def _write_boxes(path: Path, boxes: Iterable[Row]) -> None:
         table.writerows(boxes)
 
 
-def _write_labels(folder: StudiesFolder, boxes: Iterable[Row]) -> None:
-    """A file of boxes a study that has some."""
-    by_study: dict[str, list[Row]] = {}
-    for box in boxes:
-        by_study.setdefault(box["image"], []).append(box)
-    studies = folder.studies()
-    folder.final_dir.mkdir(parents=True, exist_ok=True)
-    for study, rows in by_study.items():
-        places = np.array([[float(row[key]) for key in ("x", "y", "width", "height")] for row in rows])
-        flat = np.zeros((len(rows), 1))
-        found = np.hstack([places[:, :2], flat, places[:, :2] + places[:, 2:], flat + 1])
-        _, affine = read_header(studies[study].channels[0])
-        write_boxes(folder.final_dir / f"{study}.json", boxes_of(found, [row["label"] for row in rows], affine))
-
-
 def _organs(mask: Path | None) -> dict[str, int] | None:
     if mask is None:
         return None
+    import numpy as np
+
     from radloop.studies.images import read_mask
 
     return {f"organ_{value}": int(value) for value in np.unique(read_mask(mask).array) if value}

@@ -57,13 +57,19 @@ class Frame:
         both = np.hstack([found[:, :d], found[:, 3 : 3 + d]])
         return both * np.tile(self.scale, 2) + np.tile(self.offset, 2)
 
-    def boxes(self, found: np.ndarray, labels: Sequence[str], scores: Sequence[float]) -> list[Box]:
-        """Boxes from the network's voxels, cut to the study; a picture's reach through its one slice."""
+    def cut(self, found: np.ndarray) -> np.ndarray:
+        """Boxes in the network's voxels, cut to where the study lies among them; what lies beyond has no size left."""
         d = len(self.scale)
-        limits = np.array(self.grid.shape, float)
-        whole = np.tile(np.concatenate([np.zeros(3), limits]), (len(found), 1))
+        low = np.array(self.offset)
+        high = low + np.array(self.grid.shape[:d]) * self.scale
+        return np.hstack([found[:, :d].clip(low, high), found[:, d:].clip(low, high)])
+
+    def boxes(self, found: np.ndarray, labels: Sequence[str], scores: Sequence[float]) -> list[Box]:
+        """Boxes from the network's voxels; a picture's reach through its one slice."""
+        d = len(self.scale)
+        whole = np.tile(np.concatenate([np.zeros(3), self.grid.shape]), (len(found), 1))
         back = (found - np.tile(self.offset, 2)) / np.tile(self.scale, 2)
-        whole[:, :d], whole[:, 3 : 3 + d] = back[:, :d].clip(0, limits[:d]), back[:, d:].clip(0, limits[:d])
+        whole[:, :d], whole[:, 3 : 3 + d] = back[:, :d], back[:, d:]
         return boxes_of(whole, labels, self.grid.affine, scores)
 
 

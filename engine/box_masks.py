@@ -53,10 +53,16 @@ def probable_boxes(probabilities: np.ndarray, labels: Mapping[str, int], affine:
         labels: name -> id.
         affine: 4x4, these voxels -> RAS world in mm.
     """
-    winner = probabilities.argmax(0)
+    winner = np.empty(probabilities.shape[1:], np.uint8)
+    for place in range(len(winner)):  # slice by slice: all at once would take eight bytes a voxel
+        winner[place] = probabilities[:, place].argmax(0)
     found = []
+    spans = ndimage.find_objects(winner, len(labels))
     for name, number in labels.items():
-        places, numbers, parts = part_ends(winner == number)
-        scores = [float(mean) for mean in ndimage.mean(probabilities[number], parts, numbers)] if len(numbers) else []
-        found += boxes_of(places, [name] * len(places), affine, scores)
+        if (span := spans[number - 1]) is None:
+            continue
+        places, numbers, parts = part_ends(winner[span] == number)
+        scores = [float(mean) for mean in ndimage.mean(probabilities[number][span], parts, numbers)]
+        start = np.array([axis.start for axis in span])
+        found += boxes_of(places + np.tile(start, 2), [name] * len(places), affine, scores)
     return sorted(found, key=lambda box: -(box.score or 0.0))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from radloop.engine.box_data import framed
+from radloop.engine.box_data import Frame, framed
 from radloop.engine.box_detector import detector_of
 from radloop.engine.weights import default_device, load_weights, read_kept
 from radloop.networks.registry import build
@@ -23,6 +23,8 @@ from radloop.recipes.volume import Volume
 
 SHOWN = 0.5
 """Boxes from this probability on are shown: they are more likely right than not."""
+
+_THINNEST = 0.5  # voxels of the network
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +85,7 @@ class BoxPredictor:
         begun = time.monotonic()
         image, frame = framed(self.recipe, volume)
         with self._lock:
-            found, labels, scores = self._detect(image)
+            found, labels, scores = self._detect(image, frame)
         if progress:
             progress(1.0)
         logits = np.log(scores) - np.log1p(-scores)
@@ -93,7 +95,7 @@ class BoxPredictor:
         boxes = frame.boxes(found[order], names, scaled.tolist())
         return BoxPrediction(tuple(boxes), logits[order], frame.grid.affine, time.monotonic() - begun)
 
-    def _detect(self, image: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _detect(self, image: torch.Tensor, frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Boxes in the network's voxels, the places of their labels, and scores inside 0..1."""
         patch = patch_shape(self.recipe)
         short = [max(0, size - n) for n, size in zip(image.shape[1:], patch, strict=True)]
@@ -102,8 +104,6 @@ class BoxPredictor:
         slides = any(n > size for n, size in zip(padded.shape[2:], patch, strict=True))
         (told,) = self._detector(padded.to(self._device), use_inferer=slides)
         boxes, labels, scores = (told[key].double().cpu().numpy() for key in ("boxes", "labels", "labels_scores"))
-        extent = np.array(image.shape[1:], float)
-        d = len(extent)
-        boxes = np.hstack([boxes[:, :d].clip(0, extent), boxes[:, d:].clip(0, extent)])
-        whole = (boxes[:, d:] > boxes[:, :d]).all(axis=1)  # none that lies in what was padded
+        boxes, d = frame.cut(boxes), self.recipe.dimension
+        whole = (boxes[:, d:] - boxes[:, :d] >= _THINNEST).all(axis=1)  # none of what was padded
         return boxes[whole], labels[whole].astype(int), scores[whole].clip(1e-6, 1 - 1e-6)

@@ -20,11 +20,13 @@ from monai.inferers import sliding_window_inference
 from torch.nn import functional
 
 from radloop.engine.answer_predictor import AnswerPredictor
+from radloop.engine.box_masks import probable_boxes
 from radloop.engine.box_predictor import BoxPredictor
 from radloop.engine.channels import lacking, with_lacking
 from radloop.engine.weights import default_device, load_weights
 from radloop.networks.registry import build
 from radloop.networks.topology import patch_shape
+from radloop.recipes.boxes import Box
 from radloop.recipes.preprocess import Preprocess
 from radloop.recipes.recipe import CLASS_KINDS, Recipe
 from radloop.recipes.volume import Volume
@@ -49,6 +51,7 @@ class Prediction:
         seconds: wall clock of the prediction.
         probabilities: id -> (X, Y, Z) float32 on the same voxels, of the ids asked for.
         lacking: optional channels that the study lacks.
+        boxes: around each connected part, with its mean probability, where they were asked for.
     """
 
     mask: np.ndarray
@@ -56,6 +59,7 @@ class Prediction:
     seconds: float
     probabilities: dict[int, np.ndarray] = field(default_factory=dict)
     lacking: tuple[str, ...] = ()
+    boxes: tuple[Box, ...] = ()
 
 
 class Predictor:
@@ -82,7 +86,12 @@ class Predictor:
 
     @torch.inference_mode()
     def predict(
-        self, volume: Volume, progress: Callable[[float], None] | None = None, *, keep: Collection[int] = ()
+        self,
+        volume: Volume,
+        progress: Callable[[float], None] | None = None,
+        *,
+        keep: Collection[int] = (),
+        boxes: bool = False,
     ) -> Prediction:
         """The mask of a study.
 
@@ -90,6 +99,7 @@ class Predictor:
             volume: the study's channels as read from its files.
             progress: called with the share done, 0..1.
             keep: label ids whose probabilities are given too; each takes four bytes a voxel.
+            boxes: whether to tell the connected parts too.
 
         Raises:
             BadImage: the volume does not fit the recipe.
@@ -99,7 +109,8 @@ class Predictor:
         found = self._probabilities(image, progress)
         mask, seconds = self._chain.restore(found, grid), time.monotonic() - begun
         kept = {number: self._chain.restore_values(found[number], grid) for number in keep}
-        return Prediction(mask, volume.affine, seconds, kept, lacking(self.recipe, volume))
+        parts = tuple(probable_boxes(found.numpy(), self.recipe.labels, grid.affine)) if boxes else ()
+        return Prediction(mask, volume.affine, seconds, kept, lacking(self.recipe, volume), parts)
 
     @torch.inference_mode()
     def probabilities(self, image: torch.Tensor) -> torch.Tensor:

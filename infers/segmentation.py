@@ -16,9 +16,11 @@ import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from radloop.engine.channels import lacking_words
+from radloop.recipes.boxes import Box
 from radloop.recipes.errors import BadInput, NoSpace, RadloopError
 from radloop.recipes.recipe import Recipe
 from radloop.studies.blind import WITHHELD
+from radloop.studies.box_files import told_of
 from radloop.studies.files import writing
 from radloop.studies.folder import MASK_ENDINGS, StudiesFolder, Study, split_ending
 from radloop.studies.images import mask_extension, read_header, read_study, write_mask
@@ -58,6 +60,7 @@ class Answer:
         version: the version that answered, or None for the empty mask before any model.
         seconds: wall clock by step.
         lacking: optional channels that the study lacks.
+        boxes: around each connected part, with its mean probability.
     """
 
     mask: np.ndarray
@@ -66,6 +69,7 @@ class Answer:
     version: Version | None
     seconds: dict[str, float]
     lacking: tuple[str, ...] = ()
+    boxes: tuple[Box, ...] = ()
 
 
 class SegmentationInfer(InferTask):
@@ -158,9 +162,10 @@ class SegmentationInfer(InferTask):
             volume = read_study(paths, self.recipe.may_lack)
             read = time.monotonic()
             predictor = self._serving.predictor(version)
-            found = predictor.predict(volume)
+            found = predictor.predict(volume, boxes=True)
         seconds = {"wait": begun - started, "read": read - begun, "predict": time.monotonic() - read}
-        return Answer(found.mask, found.affine, dict(predictor.recipe.labels), version, seconds, found.lacking)
+        names = dict(predictor.recipe.labels)
+        return Answer(found.mask, found.affine, names, version, seconds, found.lacking, found.boxes)
 
     def nothing(self, paths: tuple[Path, ...]) -> Answer:
         """An empty mask on a study's voxels, of no version."""
@@ -185,6 +190,8 @@ class SegmentationInfer(InferTask):
             "latencies": {**seconds, "total": round(sum(seconds.values()), 3)},
             "warnings": [],
             "notice": NOTICE,
+            "coordinates": "LPS",
+            "boxes": [told_of(box) for box in answer.boxes],
         }
         if version is None:
             labels = len(self._ledger.current(self.recipe.name).keys() & self._folder.studies().keys())

@@ -22,6 +22,7 @@ from radloop.recipes.errors import BadInput, Conflict, RadloopError
 from radloop.recipes.recipe import JSON_KINDS, Recipe
 from radloop.recipes.volume import Volume
 from radloop.studies.answer_rows import cells_of
+from radloop.studies.box_files import read_boxes, write_boxes
 from radloop.studies.cases import renumbered
 from radloop.studies.files import writing
 from radloop.studies.folder import StudiesFolder, Study, split_ending
@@ -134,11 +135,15 @@ class _Export:
     def _write(self, study: Study, row: LabelRow, side: Side) -> None:
         volume = read_study(study.first_channels(len(self.recipe.channels)), self.recipe.may_lack)
         mask = self._mask(row, volume) if self.takes_masks else None
-        if mask is None:
+        boxes = read_boxes(self.ledger.content(row), self.recipe) if self.recipe.kind == "detection" else None
+        if mask is None and boxes is None:
             self.cells[study.id] = cells_of(self.recipe, self.ledger.content(row))
         images, labels = self._folders(side)
         images.mkdir(parents=True, exist_ok=True)
         self._write_images(study, volume, images)
+        if boxes is not None:
+            labels.mkdir(parents=True, exist_ok=True)
+            write_boxes(labels / f"{study.id}.json", boxes)
         if mask is not None:
             labels.mkdir(parents=True, exist_ok=True)
             ending = mask_extension(study.channels[0]) if self.form == "folder" else ".nii.gz"

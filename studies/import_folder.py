@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from radloop.recipes.boxes import Box
+from radloop.studies.box_files import read_boxes
 from radloop.studies.folder import MASK_ENDINGS, read_answers, split_ending
 from radloop.studies.import_names import read_channels, read_names
 from radloop.studies.import_rest import MASK_FOLDERS
@@ -52,6 +56,7 @@ def read_folder_source(src: Path, folder: Path) -> Source:
             masks.pop(study, None),
             names,
             answers.get(study, {}),
+            boxes=_boxes_in(src, study),
         )
         for study, channels in sorted(images.items())
     ]
@@ -166,6 +171,13 @@ def _in_mask_folders(src: Path) -> dict[str, Path]:
             if path.is_file() and ending and not path.name.startswith("."):
                 masks.setdefault(study, path)
     return masks
+
+
+def _boxes_in(src: Path, study: str) -> Callable[[np.ndarray], list[Box]] | None:
+    """What reads the boxes of a study, `<id>.json` where masks lie; None without such a file."""
+    files = (src / name / f"{study}.json" for name in MASK_FOLDERS)
+    file = next((file for file in files if file.is_file()), None)
+    return None if file is None else lambda _: read_boxes(file)
 
 
 def _is_image(path: Path) -> bool:

@@ -12,6 +12,7 @@ from typing import BinaryIO, Protocol, cast
 import nibabel as nib
 import numpy as np
 
+from radloop.recipes.boxes import Box
 from radloop.recipes.errors import BadImage
 from radloop.studies.folder import split_ending
 from radloop.studies.nifti import save_nifti
@@ -102,6 +103,7 @@ class Incoming:
         names: name -> voxel value in `mask`; None where the source does not say.
         answers: columns for `answers.csv`.
         other_id: the id that it has where an earlier import gave it that one, or where `id` is taken; or empty.
+        boxes: makes the label's boxes from the affine of the study's file; None where it has none.
     """
 
     id: str
@@ -111,6 +113,7 @@ class Incoming:
     names: dict[str, int] | None = None
     answers: dict[str, str] = field(default_factory=dict)
     other_id: str = ""
+    boxes: Callable[[np.ndarray], Sequence[Box]] | None = None
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,18 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from radloop.recipes.boxes import Box
 from radloop.recipes.errors import BadImage, BadInput, BadLabel, Conflict, NotFound, RadloopError
 from radloop.recipes.volume import Volume
+from radloop.studies.box_files import content
 from radloop.studies.export import ExportReport, export_studies
-from radloop.studies.files import sync, writing
+from radloop.studies.files import sync, write_whole, writing
 from radloop.studies.folder import find_mask, split_ending, valid_id
 from radloop.studies.images import (
     describe,
@@ -30,6 +32,7 @@ from radloop.studies.images import (
     write_mask,
 )
 from radloop.studies.import_answers import drop_answers, merge_answers
+from radloop.studies.import_coco import ANNOTATIONS, read_coco_source
 from radloop.studies.import_dicom import has_dicom, read_dicom_source
 from radloop.studies.import_folder import image_folder, read_folder_source, read_nested_source
 from radloop.studies.import_json import read_json_source
@@ -95,6 +98,8 @@ def read_source(src: Path, progress: Progress | None = None) -> Source:
 def _read(src: Path, progress: Progress | None) -> Source:
     if (src / "dataset.json").is_file():
         return read_json_source(src)
+    if (src / ANNOTATIONS).is_file():
+        return read_coco_source(src)
     images = image_folder(src)
     plain = read_folder_source(src, images) if images else Source(())
     if has_dicom(src):
@@ -201,13 +206,15 @@ class _Import:
                 self._tell([study])
             self._place(staged)
         self.imported.append(study.id)
-        if study.mask is None:
-            return
         try:
-            self._take_mask(study, study.mask, image, staged[0].name)
-            self.labels.append(study.id)
+            if study.boxes is not None:
+                self._take_boxes(study.id, study.boxes(image.affine))
+            if study.mask is not None:
+                self._take_mask(study, study.mask, image, staged[0].name)
+            if study.mask is not None or study.boxes is not None:
+                self.labels.append(study.id)
         except (BadLabel, BadInput, Conflict) as error:
-            self.excluded.append((f"mask of {study.source}", str(error)))
+            self.excluded.append((f"label of {study.source}" if study.boxes else f"mask of {study.source}", str(error)))
 
     def _stage(self, study: Incoming, staging: Path) -> list[Path]:
         # a lone image whose id ends like a channel number would be taken for a channel; then it gets one
@@ -239,6 +246,16 @@ class _Import:
                 self.there[name] = path.replace(self.dst / path.name)
         sync(self.dst)
 
+    def _take_boxes(self, study_id: str, boxes: Sequence[Box]) -> None:
+        final = self.dst / "labels" / "final"
+        final.mkdir(parents=True, exist_ok=True)
+        file, text = final / f"{study_id}.json", content(boxes)
+        if not file.is_file():
+            write_whole(file, lambda temporary: _write(temporary, text))
+        elif file.read_bytes() != text:
+            msg = f"labels/final/{file.name} is there already with other content; nothing was overwritten"
+            raise Conflict(msg)
+
     def _take_mask(self, study: Incoming, path: Path, image: Volume, image_name: str) -> None:
         mask, told = read_named_mask(path)
         if not same_place(mask, image):
@@ -260,6 +277,10 @@ class _Import:
         elif not _same_mask(there, Volume(numbered[None], image.affine)):
             msg = f"labels/final/{there.name} is there already with other content; nothing was overwritten"
             raise Conflict(msg)
+
+
+def _write(file: Path, text: bytes) -> None:
+    file.write_bytes(text)
 
 
 def _ids(study: Incoming) -> list[str]:

@@ -50,6 +50,9 @@ def test_new_version_answers_without_a_restart_and_is_written_down(
     assert set(np.unique(mask)) == {2}
     assert mask.dtype == np.uint8
     assert mask.shape == kit.shape
+    (part,) = told["boxes"]  # everything is marked, so there is one part
+    assert part["label"] == "organ"
+    assert 0.5 < part["score"] <= 1
     np.testing.assert_allclose(affine, kit.affine, atol=1e-4)
     assert all(np.isfinite(v) for v in told["latencies"].values())
     saved = server.save(

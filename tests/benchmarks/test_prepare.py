@@ -10,6 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from radloop.studies.box_files import read_boxes
 from radloop.studies.folder import StudiesFolder
 from radloop.studies.images import read_mask, read_study, same_place
 
@@ -29,18 +30,18 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "studies", "masks", "patients", "columns"),
+    ("name", "studies", "labels", "patients", "columns"),
     [
         ("hippocampus", 193, 193, 193, set()),
         ("lgg_flair3d", 65, 65, 65, {"grade", "age", "sex", "event", "time", "date"}),
-        ("covid_cxr", 273, 0, None, {"finding", "survival", "sex", "age"}),
-        ("cxr_mass_boxes", 34, 0, None, set()),
+        ("covid_cxr", 273, 273, None, {"finding", "survival", "sex", "age"}),
+        ("cxr_mass_boxes", 34, 34, None, set()),
         ("head_ct_hemorrhage", 131, 0, None, {"hemorrhage"}),
         ("brats15_6", 4, 4, 4, set()),
         ("nifti_misc", 5, 2, 4, {"modality"}),
     ],
 )
-def test_a_set_becomes_a_studies_folder(prepare, data_dir, tmp_path, name, studies, masks, patients, columns):
+def test_a_set_becomes_a_studies_folder(prepare, data_dir, tmp_path, name, studies, labels, patients, columns):
     if not (data_dir / name).is_dir():
         pytest.skip(f"{name} is not in this copy of the data")
     assert prepare.prepare(name, tmp_path, data_dir, quiet=True) == studies
@@ -53,8 +54,10 @@ def test_a_set_becomes_a_studies_folder(prepare, data_dir, tmp_path, name, studi
     if patients:
         assert len({study.patient for study in found.values()}) == patients
     drawn = sorted(folder.final_dir.glob("*")) if folder.final_dir.is_dir() else []
-    assert len(drawn) == masks
-    if masks:
+    assert len(drawn) == labels
+    if labels and drawn[0].suffix == ".json":
+        assert {len(read_boxes(file)) for file in drawn} <= set(range(1, 17))
+    elif labels:
         names = json.loads((tmp_path / "labels" / "names.json").read_text())
         mask, study = read_mask(drawn[0]), found[drawn[0].name.split(".")[0]]
         assert set(np.unique(mask.array)) - {0} <= set(names.values())

@@ -1,4 +1,4 @@
-"""Learning to draw boxes, in pictures and volumes: places, losses, answers in the file's own place, scores, the floor."""
+"""Learning to draw boxes, in pictures and volumes: places, losses, answers in the file's place, scores, the floor."""
 
 from __future__ import annotations
 
@@ -152,6 +152,16 @@ def test_a_large_volume_is_slid_over_and_every_box_lies_inside(untrained: Callab
     assert ends[:, 3:].max(0)[0] > 24, "beyond the first window"
 
 
+def test_no_box_lies_in_what_is_padded(untrained: Callable[[int], BoxPredictor]) -> None:
+    array = np.random.default_rng(0).normal(0, 1, (1, 12, 60, 1)).astype(np.float32)
+    found = untrained(2).predict(Volume(array, np.eye(4)))
+    assert found.boxes
+    ends = edges(found.boxes, np.eye(4))
+    assert (ends[:, :2] >= -1e-6).all()
+    assert (ends[:, 3:] <= np.array([12, 60, 1]) + 1e-6).all()
+    assert (ends[:, 3:] - ends[:, :3])[:, :2].min() > 0.5, "nor is any without a size"
+
+
 def test_boxes_are_the_same_there_and_back_on_a_tilted_grid() -> None:
     turn = nib.eulerangles.euler2mat(0.3, 0.2, -0.25)
     affine = np.eye(4)
@@ -212,7 +222,7 @@ def test_studies_without_boxes_are_learned_from_but_not_alone(make_study: MakeSt
     report = fit(recipe, [make_study(0), empty], tmp_path, cache=tmp_path / "c", threads=1)
     assert report.steps == 4
     assert np.isfinite(report.losses).all()
-    with pytest.raises(BadInput, match="none of the 1 studies .* has a box; draw some"):
+    with pytest.raises(BadInput, match=r"none of the 1 studies .* has a box; draw some"):
         fit(recipe, [empty], tmp_path, cache=tmp_path / "c", threads=1)
     old = make_study(4, names=("bright",))
     report = fit(recipe, [make_study(0), old], tmp_path, cache=tmp_path / "c", threads=1)

@@ -116,7 +116,7 @@ def test_f1_counts_how_well_a_pair_fits() -> None:
     assert box_f1(none, none) == 1
     assert box_f1(box, none) == box_f1(none, box) == 0
     assert box_f1(box, box) == 1
-    assert box_f1(box, box + [0, 0, 10, 0]) == pytest.approx(0.5)
+    assert box_f1(box, np.array([[0.0, 0, 20, 10]])) == pytest.approx(0.5)
     assert box_f1(box, box + 9.5) == 0, "an IoU under .1 is no pair"
     assert box_f1(np.vstack([box, box + 2]), np.vstack([box + 2, box])) == 1, "whatever the order"
 

@@ -21,14 +21,16 @@ def recipe(name: str, kind: Kind, dimension: int = 3) -> Recipe:
     )
 
 
-def test_every_name_is_for_masks_or_for_all_answers_about_a_study() -> None:
+def test_every_name_is_for_masks_for_boxes_or_for_all_answers_about_a_study() -> None:
     assert names("segmentation") == ("resunet", "unet", "unet_attention")
     for kind in CLASS_KINDS:
         assert names(kind) == ("cnn", "slices_attention", "slices_gru", "slices_lstm", "slices_pool", "vit")
-    assert set(names()) == {*names("segmentation"), *names("ordinal")}
+    assert names("detection") == ("retinanet",)
+    assert set(names()) == {*names("segmentation"), *names("ordinal"), *names("detection")}
     assert names("risk") == ()
     for name in names():
-        assert kinds_of(name) == (("segmentation",) if name in names("segmentation") else CLASS_KINDS)
+        alone = next((kind for kind in ("segmentation", "detection") if name in names(kind)), None)
+        assert kinds_of(name) == ((alone,) if alone else CLASS_KINDS)
 
 
 @pytest.mark.parametrize("name", names())
