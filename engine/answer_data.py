@@ -19,7 +19,7 @@ from radloop.recipes.errors import BadImage, BadLabel, NotFound
 from radloop.recipes.preprocess import Grid, Preprocess
 from radloop.recipes.recipe import Recipe
 from radloop.recipes.volume import Volume
-from radloop.studies.answers import read_answer
+from radloop.studies.answers import read_answer, read_outcome
 from radloop.studies.cases import Case
 from radloop.studies.images import read_mask, read_study
 
@@ -36,7 +36,7 @@ class PreparedAnswer:
     Attributes:
         case: the study and label it was made from.
         folder: holds `image.npy`, (inputs, x, y, z) float16; where a region is named, the last channel is its mask.
-        truth: (K,) float32 over the recipe's labels: 1, 0, or NaN where nobody looked.
+        truth: see `truth_of`.
     """
 
     case: Case
@@ -71,7 +71,7 @@ class AnswerBatch:
         region: (N, *space) uint8, zeros where the recipe names none.
         present: (N, z) bool for networks that take slices, else None.
         extra: (N, 2 * covariates) float32, or None where the recipe names none.
-        truth: (N, K) float32, NaN where nobody looked.
+        truth: (N, K) float32, NaN where nobody looked; of kind `risk` (N, 2).
     """
 
     image: torch.Tensor
@@ -87,11 +87,14 @@ def takes_slices(recipe: Recipe) -> bool:
 
 
 def truth_of(recipe: Recipe, case: Case) -> np.ndarray:
-    """(K,) float32 of a case's answer: 1, 0, or NaN where nobody looked.
+    """(K,) float32 of a case's answer: 1, 0, or NaN where nobody looked; of kind `risk` event and time.
 
     Raises:
         BadLabel: the file is no answer.
     """
+    if recipe.kind == "risk":
+        outcome = read_outcome(case.label, recipe)
+        return np.array([outcome.event, outcome.time], np.float32)
     answer = read_answer(case.label, recipe)
     return np.array([float(answer[n]) if n in answer else math.nan for n in recipe.label_names], np.float32)
 

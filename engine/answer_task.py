@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,21 +48,28 @@ class AnswerTask:
             BadInput: there is nothing to tell apart, or a covariate cannot be used.
         """
         _something_to_learn(self._recipe, cases)
-        cells = [case.case.answers for case in cases]
-        self._covariates = Covariates.fitted(self._recipe.answer.covariates, cells)
-        extra = np.stack([self._covariates.row(of) for of in cells]) if self._covariates.names else None
+        extra = self._told([case.case.answers for case in cases])
         self._weights = class_weights(self._recipe, cases)
         return AnswerSource(self._recipe, cases, seed, extra)
 
+    def _told(self, cells: Sequence[Mapping[str, str]]) -> np.ndarray | None:
+        """(n, 2 * covariates), standardised by these studies; None without covariates."""
+        self._covariates = Covariates.fitted(self._recipe.answer.covariates, cells)
+        return np.stack([self._covariates.row(of) for of in cells]) if self._covariates.names else None
+
     def loss(self, network: nn.Module, batch: AnswerBatch, augment: Augment, device: torch.device) -> torch.Tensor:
         """Of one batch; a scalar."""
+        logits = self._logits(network, batch, augment, device)
+        weights = None if self._weights is None else self._weights.to(device)
+        return answer_loss(self._recipe.kind, logits, batch.truth.to(device), weights)
+
+    def _logits(self, network: nn.Module, batch: AnswerBatch, augment: Augment, device: torch.device) -> torch.Tensor:
         image, region = augment(batch.image.to(device), batch.region.to(device))
         region = torch.where(region == IGNORE, torch.zeros_like(region), region)
         present, extra = (None if of is None else of.to(device) for of in (batch.present, batch.extra))
         with torch.autocast(device.type, enabled=device.type == "cuda"):
-            logits = network(with_region(self._recipe, image, region), present, extra)
-        weights = None if self._weights is None else self._weights.to(device)
-        return answer_loss(self._recipe.kind, logits, batch.truth.to(device), weights)
+            logits: torch.Tensor = network(with_region(self._recipe, image, region), present, extra)
+        return logits
 
     def kept(self) -> dict[str, Any]:
         """What is saved beside the weights."""

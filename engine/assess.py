@@ -1,7 +1,8 @@
 """How good a version is: every metric of every case, and one score a patient for the gate.
 
 What the gate compares is 0..1, higher is better: Dice for masks; for answers in words 1 minus the Brier score (Brier
-1950), halved where classes exclude each other, or 1 minus the ranked probability score of grades (Epstein 1969).
+1950), halved where classes exclude each other, or 1 minus the ranked probability score of grades (Epstein 1969); for
+risks 1 minus the squared error at the named times.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import numpy as np
 from radloop.engine.answer_data import region_mask, truth_of
 from radloop.engine.answer_predictor import AnswerPredictor
 from radloop.engine.predictor import Predictor
+from radloop.engine.risk_predictor import RiskPredictor
+from radloop.engine.risk_score import RiskScore, score_risk
 from radloop.evaluation import metrics
 from radloop.recipes.errors import BadInput, NotFound
 from radloop.studies.cases import Case, read_label
@@ -81,7 +84,7 @@ class AnswerScore:
     row: int = 0
 
 
-Score = CaseScore | AnswerScore
+Score = CaseScore | AnswerScore | RiskScore
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,9 @@ def assess(
     skipped = []
     for number, case in enumerate(cases, start=1):
         try:
-            if isinstance(predictor, AnswerPredictor):
+            if isinstance(predictor, RiskPredictor):
+                scores.append(score_risk(predictor, case))
+            elif isinstance(predictor, AnswerPredictor):
                 scores.append(_score_answer(predictor, case))
             else:
                 scores.append(_score(predictor, case, surfaces))

@@ -17,6 +17,7 @@ import numpy as np
 from radloop.engine.answer_baseline import answer_baseline
 from radloop.engine.assess import CaseScore, patient_scores
 from radloop.engine.prepared import Prepared, prepare
+from radloop.engine.risk_score import risk_baseline
 from radloop.recipes.recipe import CLASS_KINDS, Recipe
 from radloop.studies.cases import Case
 
@@ -47,6 +48,8 @@ def baseline_cases(
         eval_cases: what is scored.
         cache: where preprocessed cases are kept; a temporary folder by default.
     """
+    if recipe.kind == "risk":
+        return risk_baseline(recipe, train_cases, eval_cases)
     if recipe.kind in CLASS_KINDS:
         return answer_baseline(recipe, train_cases, eval_cases)
     if cache is None:

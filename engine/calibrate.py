@@ -11,8 +11,10 @@ import torch
 
 from radloop.engine.answer_predictor import AnswerPredictor
 from radloop.engine.assess import AnswerScore, assess
+from radloop.engine.risk_predictor import RiskPredictor
 from radloop.engine.weights import add_kept
 from radloop.evaluation.calibration import fit_temperature
+from radloop.evaluation.hazards import fit_scale
 from radloop.recipes.recipe import CLASS_KINDS, Recipe
 from radloop.studies.cases import Case
 
@@ -36,6 +38,8 @@ def calibrate(
     Raises:
         NoSpace: the weights cannot be written.
     """
+    if recipe.kind == "risk":
+        return _calibrate_risk(RiskPredictor(recipe, weights, device), weights, cases, stop)
     if recipe.kind not in CLASS_KINDS:
         return None
     found: Sequence[AnswerScore] = assess(AnswerPredictor(recipe, weights, device), cases, lambda _: stop()).scores
@@ -43,6 +47,19 @@ def calibrate(
     truth = np.array([[_number(score.truth[name]) for name in recipe.label_names] for score in found])
     patients = [score.patient for score in found]
     temperature = fit_temperature(logits, truth.reshape(-1, len(recipe.labels)), patients, kind=recipe.kind)
+    add_kept(weights, {"temperature": temperature.value})
+    return temperature.as_dict()
+
+
+def _calibrate_risk(
+    predictor: RiskPredictor, weights: Path, cases: Sequence[Case], stop: Callable[[], None]
+) -> dict[str, Any]:
+    found = assess(predictor, cases, lambda _: stop()).scores
+    clinical = predictor.clinical
+    logits = np.array([score.logits for score in found]).reshape(-1, len(clinical.base))
+    event, time = (np.array([getattr(score, of) for score in found]) for of in ("event", "time"))
+    patients = [score.patient for score in found]
+    temperature = fit_scale(logits, clinical.base, event, time, clinical.bounds, patients)
     add_kept(weights, {"temperature": temperature.value})
     return temperature.as_dict()
 

@@ -25,6 +25,7 @@ from radloop.engine.augment import Augment
 from radloop.engine.checkpoint import Checkpoint, digest
 from radloop.engine.cores import usable_cores
 from radloop.engine.mask_task import MaskTask
+from radloop.engine.risk_task import RiskTask
 from radloop.engine.schedule import Budget, peak_share
 from radloop.engine.weights import Average, default_device, load_weights, save_weights
 from radloop.networks.registry import build
@@ -165,6 +166,8 @@ def fit(
 
 def task_of(recipe: Recipe) -> AnswerTask | MaskTask:
     """The data and the loss of a recipe's kind."""
+    if recipe.kind == "risk":
+        return RiskTask(recipe)
     return AnswerTask(recipe) if recipe.kind in CLASS_KINDS else MaskTask(recipe)
 
 

@@ -19,6 +19,7 @@ from monai.inferers import sliding_window_inference
 from torch.nn import functional
 
 from radloop.engine.answer_predictor import AnswerPredictor
+from radloop.engine.risk_predictor import RiskPredictor
 from radloop.engine.weights import default_device, load_weights
 from radloop.networks.registry import build
 from radloop.networks.topology import patch_shape
@@ -142,6 +143,8 @@ def predictor_of(
     recipe: Recipe, weights: Path, device: str | torch.device | None = None
 ) -> Predictor | AnswerPredictor:
     """What answers for a recipe's kind; see the classes for errors."""
+    if recipe.kind == "risk":
+        return RiskPredictor(recipe, weights, device)
     return (AnswerPredictor if recipe.kind in CLASS_KINDS else Predictor)(recipe, weights, device)
 
 

@@ -20,7 +20,7 @@ from radloop.engine.verdict import HeldOut, Verdict, levels, opponents
 from radloop.evaluation.gate_rule import Decision
 from radloop.networks.topology import topology
 from radloop.recipes.errors import BadInput, Conflict, RadloopError
-from radloop.recipes.recipe import CLASS_KINDS, Recipe
+from radloop.recipes.recipe import STUDY_KINDS, Recipe
 from radloop.registry.folders import WEIGHTS
 from radloop.registry.lineage import made_by, tainted
 from radloop.registry.registry import Overtaken, Registry
@@ -174,7 +174,7 @@ def _sides(
         places = Split(ledger).folds((case.patient for case in cases), k)
         train = [case for case in cases if places[case.patient] != number - 1]
         held_out = [case for case in cases if places[case.patient] == number - 1]
-        if recipe.kind in CLASS_KINDS:  # what a fold is measured on must not scale its probabilities
+        if recipe.kind in STUDY_KINDS:  # what a fold is measured on must not scale its probabilities
             calibration = [case for case in train if case.side == "validation"]
             train = [case for case in train if case.side != "validation"]
     if only is not None:
@@ -195,9 +195,11 @@ def _sides(
 
 
 def _where_answers_are(recipe: Recipe) -> str:
-    if recipe.kind not in CLASS_KINDS:
+    if recipe.kind not in STUDY_KINDS:
         return ""
     columns = recipe.label_names if recipe.kind == "multilabel" else (recipe.answer.column or recipe.name,)
+    if recipe.kind == "risk":
+        columns = (recipe.answer.event, recipe.answer.time)
     return f", or fill {', '.join(map(repr, columns))} in answers.csv"
 
 
@@ -298,7 +300,7 @@ def _same_network(one: Recipe, other: Recipe) -> bool:
         all(getattr(one, field) == getattr(other, field) for field in same)
         and one.network.name == other.network.name
         and topology(one) == topology(other)
-        and (one.kind not in CLASS_KINDS or one.fit.patch == other.fit.patch)
+        and (one.kind not in STUDY_KINDS or one.fit.patch == other.fit.patch)
     )
 
 

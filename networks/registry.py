@@ -13,7 +13,7 @@ from radloop.recipes.recipe import Kind, Recipe
 
 Builder = Callable[[Recipe], nn.Module]
 
-_FAMILIES = ("cnn", "rnn", "slices", "transformer")
+_FAMILIES = ("clinical", "cnn", "rnn", "slices", "transformer")
 
 
 class _Entry(NamedTuple):

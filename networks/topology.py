@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import ceil, prod
 
 from radloop.recipes.errors import BadRecipe
-from radloop.recipes.recipe import CLASS_KINDS, Recipe
+from radloop.recipes.recipe import STUDY_KINDS, Recipe
 
 BASE_FEATURES = 16
 MOST_FEATURES = 256
@@ -48,7 +48,7 @@ def topology(recipe: Recipe) -> Topology:
     Raises:
         BadRecipe: strides that do not fit the dimension, are below 1, leave a patch of one voxel, or merge slices.
     """
-    if recipe.kind in CLASS_KINDS:
+    if recipe.kind in STUDY_KINDS:
         return _classifier(recipe)
     strides = recipe.network.strides or _strides(recipe.fit.patch, _spacing(recipe))
     _check(strides, recipe)
@@ -58,7 +58,7 @@ def topology(recipe: Recipe) -> Topology:
 
 def min_multiple(recipe: Recipe) -> tuple[int, ...]:
     """Voxels along each axis of which every input of the recipe's network must be a multiple; 1 where any size does."""
-    if recipe.kind in CLASS_KINDS:
+    if recipe.kind in STUDY_KINDS:
         return (1,) * recipe.dimension
     return topology(recipe).total_stride
 

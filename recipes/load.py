@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from radloop.recipes.errors import BadRecipe, NotFound, closest
 from radloop.recipes.explain import explain
-from radloop.recipes.recipe import CLASS_KINDS, Kind, Recipe
+from radloop.recipes.recipe import STUDY_KINDS, Kind, Recipe
 from radloop.recipes.toml_lines import Statement, line_of, statements
 
 if sys.version_info >= (3, 11):
@@ -23,7 +23,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-SERVED_KINDS = ("segmentation", *CLASS_KINDS)
+SERVED_KINDS = ("segmentation", *STUDY_KINDS)
 SHIPPED = Path(__file__).parent / "shipped"
 
 _FOUND_IN = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")

@@ -15,11 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, f
 from pydantic_core import PydanticCustomError
 
 Kind = Literal["segmentation", "detection", "classification", "multilabel", "ordinal", "risk"]
+Unit = Literal["days", "months", "years"]
 Modality = Literal["CT", "MR", "XR", "US", "PT", "OT"]
 
 MAX_LABELS = 255
 CLASS_KINDS: tuple[Kind, ...] = ("classification", "multilabel", "ordinal")
 """Kinds whose answer is about the whole study, in words."""
+STUDY_KINDS: tuple[Kind, ...] = (*CLASS_KINDS, "risk")
+"""Kinds whose answer is about the whole study: words, or a risk over time."""
 
 
 class Part(BaseModel):
@@ -38,12 +41,22 @@ class Answer(Part):
             channel; empty looks at the whole image.
         border: mm kept around the region on every side.
         covariates: columns of `answers.csv` with numbers that the network is told too, such as age.
+        event: the column of `answers.csv` that says whether the event of a `risk` recipe came, 1 or 0.
+        time: the column with the time of the event, or until when the patient was known to be without it.
+        unit: of times.
+        times: when a `risk` recipe tells the risk, in ascending order.
+        intervals: pieces of time that a risk is learned for; their bounds come from the training events.
     """
 
     column: str = ""
     region: str = Field(default="", pattern=r"^([a-z][a-z0-9_]{0,63})?$")
     border: float = Field(default=10.0, ge=0)
     covariates: tuple[str, ...] = ()
+    event: str = "event"
+    time: str = "time"
+    unit: Unit = "days"
+    times: tuple[PositiveFloat, ...] = ()
+    intervals: int = Field(default=6, ge=1, le=100)
 
 
 class Preprocess(Part):
@@ -134,7 +147,7 @@ class Recipe(Part):
     Attributes:
         labels: name -> id; ids are exactly 1..N, 0 is background. What an answer can say: structures of a mask,
             classes that exclude each other (`classification`), findings (`multilabel`), grades from the lowest
-            (`ordinal`).
+            (`ordinal`), the one event (`risk`).
         channels: names of a study's channels in the order `_0000`, `_0001`; one for an ordinary study.
         display_channel: the channel that viewers show.
     """
@@ -185,9 +198,9 @@ class Recipe(Part):
 
     @property
     def outputs(self) -> int:
-        """Numbers that the network gives: 1 + labels a voxel of a mask; one a class or finding; grades less one."""
+        """Numbers that the network gives: 1 + labels a voxel; one a class, finding or interval; grades less one."""
         count = len(self.labels)
-        return {"segmentation": count + 1, "ordinal": count - 1}.get(self.kind, count)
+        return {"segmentation": count + 1, "ordinal": count - 1, "risk": self.answer.intervals}.get(self.kind, count)
 
     @property
     def inputs(self) -> int:
@@ -219,7 +232,7 @@ class Disagreement(NamedTuple):
 
 def disagreements(recipe: Recipe) -> list[Disagreement]:
     """All that does not fit together in a recipe; empty where nothing is wrong."""
-    return [*_lengths(recipe), *_strides(recipe), *_ranges(recipe), *_answers(recipe)]
+    return [*_lengths(recipe), *_strides(recipe), *_ranges(recipe), *_answers(recipe), *_risks(recipe)]
 
 
 def _lengths(recipe: Recipe) -> Iterator[Disagreement]:
@@ -236,7 +249,7 @@ def _lengths(recipe: Recipe) -> Iterator[Disagreement]:
 def _strides(recipe: Recipe) -> Iterator[Disagreement]:
     strides, features = recipe.network.strides, recipe.network.features
     here, sizes = ("network", "strides"), ("network", "features")
-    derived = recipe.kind in CLASS_KINDS and not strides  # from the patch, whatever the number of features
+    derived = recipe.kind in STUDY_KINDS and not strides  # from the patch, whatever the number of features
     if len(strides) != len(features) and not derived:
         text = f"network.strides has {len(strides)} rows, network.features {len(features)}; give one row a resolution"
         yield Disagreement((here, sizes), text)
@@ -273,8 +286,8 @@ def _answers(recipe: Recipe) -> Iterator[Disagreement]:
     if kind in ("classification", "ordinal") and len(recipe.labels) < 2:
         text = f"kind = {kind!r} with one label; name at least two, such as {{ benign = 1, malignant = 2 }}"
         yield Disagreement((("labels",), ("kind",)), text)
-    if kind not in CLASS_KINDS and answer != Answer():
-        yield Disagreement((("answer",), ("kind",)), f"[answer] is for {', '.join(CLASS_KINDS)}; kind is {kind!r}")
+    if kind not in STUDY_KINDS and answer != Answer():
+        yield Disagreement((("answer",), ("kind",)), f"[answer] is for {', '.join(STUDY_KINDS)}; kind is {kind!r}")
     if kind == "multilabel" and answer.column:
         text = f"answer.column = {answer.column!r}; a multilabel recipe has a column of each label's name: leave it out"
         yield Disagreement((("answer", "column"), ("kind",)), text)
@@ -283,3 +296,31 @@ def _answers(recipe: Recipe) -> Iterator[Disagreement]:
     repeated = [name for name in answer.covariates if answer.covariates.count(name) > 1]
     if repeated:
         yield Disagreement((("answer", "covariates"),), f"answer.covariates names {repeated[0]!r} twice")
+
+
+_OF_RISK = ("event", "time", "unit", "times", "intervals")
+
+
+def _risks(recipe: Recipe) -> Iterator[Disagreement]:
+    answer, kind = recipe.answer, ("kind",)
+    if recipe.kind != "risk":
+        given = [name for name in _OF_RISK if getattr(answer, name) != getattr(Answer(), name)]
+        if given and recipe.kind in STUDY_KINDS:
+            text = f"answer.{given[0]} is for kind = 'risk'; kind is {recipe.kind!r}"
+            yield Disagreement((("answer", given[0]), kind), text)
+        return
+    if len(recipe.labels) != 1:
+        text = f"kind = 'risk' with {len(recipe.labels)} labels; name the one event, such as {{ death = 1 }}"
+        yield Disagreement((("labels",), kind), text)
+    if answer.column:
+        text = f"answer.column = {answer.column!r}; a risk recipe has answer.event and answer.time in its place"
+        yield Disagreement((("answer", "column"), kind), text)
+    if not answer.times or list(answer.times) != sorted(set(answer.times)):
+        text = f"answer.times is {list(answer.times)}; say at which times the risk is told, such as [365, 1095]"
+        yield Disagreement((("answer", "times"), kind), text)
+    if not answer.event or not answer.time or answer.event == answer.time:
+        text = f"answer.event = {answer.event!r} and answer.time = {answer.time!r} must be two columns of answers.csv"
+        yield Disagreement((("answer", "event"), ("answer", "time")), text)
+    if recipe.fit.balance != "none":
+        text = f"fit.balance = {recipe.fit.balance!r} is for classes; leave it out where kind is 'risk'"
+        yield Disagreement((("fit", "balance"), kind), text)

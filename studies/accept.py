@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from radloop.recipes.errors import Conflict, RadloopError
-from radloop.recipes.recipe import CLASS_KINDS, Recipe
+from radloop.recipes.recipe import STUDY_KINDS, Recipe
 from radloop.studies.answer_rows import keep_answer
 from radloop.studies.answers import fit_answer, is_answer
 from radloop.studies.fitting import Fitted, LabelInfo, fit_mask
@@ -60,7 +60,7 @@ def accept_label(
         NoSpace: the disk is full or read-only; nothing was changed.
     """
     study = folder.study(study_id)
-    if recipe.kind in CLASS_KINDS or is_answer(file):
+    if recipe.kind in STUDY_KINDS or is_answer(file):
         return keep_answer(
             ledger,
             study,

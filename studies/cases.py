@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from radloop.recipes.errors import BadLabel, Conflict
-from radloop.recipes.recipe import CLASS_KINDS, Recipe
+from radloop.recipes.recipe import STUDY_KINDS, Recipe
 from radloop.recipes.volume import Volume
 from radloop.studies.answers import read_answer
 from radloop.studies.folder import StudiesFolder
@@ -119,7 +119,7 @@ def _names(recipe: Recipe, row: LabelRow, label: Path) -> tuple[str, ...]:
     Raises:
         BadLabel: it was given when the recipe was of another kind, or answers with a label that is gone.
     """
-    if row.is_answer != (recipe.kind in CLASS_KINDS):
+    if row.is_answer != (recipe.kind in STUDY_KINDS):
         what = "an answer" if row.is_answer else "a mask"
         msg = f"label {row.id} is {what}, but recipe {recipe.name} is of kind {recipe.kind} now; label the study again"
         raise BadLabel(msg)

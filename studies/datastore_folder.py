@@ -16,7 +16,7 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore
 
 from radloop.recipes.errors import BadLabel, Conflict, NoSpace
-from radloop.recipes.recipe import CLASS_KINDS, Recipe
+from radloop.recipes.recipe import STUDY_KINDS, Recipe
 from radloop.studies.accept import accept_label, sync_view
 from radloop.studies.answers import ENDING, is_answer, mask_recipes
 from radloop.studies.archive import write_archive
@@ -314,7 +314,7 @@ class FolderDatastore(Datastore):
         author, names = str(info.get("client_id") or "unknown"), info.get("label_info")
         # A proposal is a mask: it says nothing of what is asked about the whole study.
         seen = {True: self.ledger.shown, False: self._shown.version}
-        shown = {r.name: seen[r.kind in CLASS_KINDS](study.id, r.name, author) for r in self.recipes}
+        shown = {r.name: seen[r.kind in STUDY_KINDS](study.id, r.name, author) for r in self.recipes}
         made_for = self._shown.made_for(study.id, author)
         chosen = recipes_of(upload, names, self.recipes, info.get("model"), shown, made_for)
         others = {r.name: [o for o in mask_recipes(self.recipes) if o.name != r.name] for r in chosen}

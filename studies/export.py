@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from radloop.recipes.errors import BadInput, Conflict, RadloopError
-from radloop.recipes.recipe import CLASS_KINDS, Recipe
+from radloop.recipes.recipe import STUDY_KINDS, Recipe
 from radloop.recipes.volume import Volume
 from radloop.studies.answer_rows import cells_of
 from radloop.studies.cases import renumbered
@@ -110,7 +110,7 @@ class _Export:
         self.folder, self.ledger, self.recipe, self.out, self.form = folder, ledger, recipe, out, form
         self.exported: dict[str, Side] = {}
         self.left_out: list[tuple[str, str]] = []
-        self.takes_masks = recipe.kind not in CLASS_KINDS
+        self.takes_masks = recipe.kind not in STUDY_KINDS
         self.cells: dict[str, dict[str, str]] = {}
 
     def run(self, rows: dict[str, LabelRow], progress: Progress | None) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from radloop.recipes.errors import BadInput, BadLabel, NotFound, closest
-from radloop.recipes.recipe import CLASS_KINDS, Recipe
+from radloop.recipes.recipe import STUDY_KINDS, Recipe
 from radloop.studies.answers import is_answer, mask_recipes
 from radloop.studies.files import writing
 from radloop.studies.fitting import LabelInfo, ids_in, name_values
@@ -120,7 +120,7 @@ def served(recipes: Sequence[Recipe], name: str) -> Recipe:
 def _taking(file: Path, recipes: Sequence[Recipe]) -> list[Recipe]:
     """The recipes that take such a file: of an answer exactly one, of a mask one at least."""
     answer = is_answer(file)
-    found = [r for r in recipes if r.kind in CLASS_KINDS] if answer else mask_recipes(recipes)
+    found = [r for r in recipes if r.kind in STUDY_KINDS] if answer else mask_recipes(recipes)
     if not found:
         known = ", ".join(f"{r.name} ({r.kind})" for r in recipes)
         msg = f"{file.name} is {'an answer' if answer else 'a mask'}, which no recipe served takes; served: {known}"

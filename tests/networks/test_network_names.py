@@ -8,7 +8,7 @@ import pytest
 
 from radloop.networks.registry import build, kinds_of, names
 from radloop.recipes.errors import BadRecipe
-from radloop.recipes.recipe import CLASS_KINDS, Kind, Recipe
+from radloop.recipes.recipe import CLASS_KINDS, STUDY_KINDS, Kind, Recipe
 
 KINDS: tuple[Kind, ...] = ("segmentation", *CLASS_KINDS)
 
@@ -25,10 +25,10 @@ def test_every_name_is_for_masks_or_for_all_answers_about_a_study() -> None:
     assert names("segmentation") == ("resunet", "unet", "unet_attention")
     for kind in CLASS_KINDS:
         assert names(kind) == ("cnn", "slices_attention", "slices_gru", "slices_lstm", "slices_pool", "vit")
-    assert set(names()) == {*names("segmentation"), *names("ordinal")}
-    assert names("risk") == ()
-    for name in names():
-        assert kinds_of(name) == (("segmentation",) if name in names("segmentation") else CLASS_KINDS)
+    assert set(names("risk")) == {*names("ordinal"), "clinical"}
+    assert set(names()) == {*names("segmentation"), *names("risk")}
+    for name in set(names()) - {"clinical"}:
+        assert kinds_of(name) == (("segmentation",) if name in names("segmentation") else STUDY_KINDS)
 
 
 @pytest.mark.parametrize("name", names())

@@ -1,0 +1,125 @@
+"""How well a risk over time fits what became of a patient: of a version, and of covariates alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from radloop.engine.answer_data import region_mask, truth_of
+from radloop.engine.clinical import Clinical, fit_clinical
+from radloop.engine.risk_predictor import RiskPredictor
+from radloop.evaluation.hazards import known_at, survival, time_lost
+from radloop.recipes.errors import BadInput, BadLabel, NotFound
+from radloop.recipes.recipe import Recipe
+from radloop.studies.cases import Case
+from radloop.studies.images import read_study
+
+
+@dataclass(frozen=True)
+class RiskScore:
+    """A risk over time beside what became of the patient.
+
+    Attributes:
+        study, patient: whose.
+        event, time: whether the event came, and when; the unit is the recipe's.
+        risks: at the named times.
+        rank: time expected to be lost to the event before the last named time; orders patients by risk.
+        clinical: at the named times, from covariates alone; the version's own clinical model.
+        clinical_rank: the same order from covariates alone.
+        compared: what the gate compares, under the event's name: 1 minus the mean squared error of the risk over the
+            named times at which it is known whether the event had come; None where it is at none.
+        logits: as the network gave them, for the temperature.
+        missing: covariates that had no value.
+        seconds: the prediction's wall clock.
+        row: ledger row of the label.
+    """
+
+    study: str
+    patient: str
+    event: bool
+    time: float
+    risks: tuple[float, ...]
+    rank: float
+    clinical: tuple[float, ...]
+    clinical_rank: float
+    compared: dict[str, float | None]
+    logits: tuple[float, ...] = ()
+    missing: tuple[str, ...] = ()
+    seconds: float = 0.0
+    row: int = 0
+
+
+def score_risk(predictor: RiskPredictor, case: Case) -> RiskScore:
+    """A version's answer about a case.
+
+    Raises:
+        BadInput: the study, label or a covariate cannot be used.
+        NotFound: a file, or the region's mask, is not there.
+    """
+    recipe, truth = predictor.recipe, truth_of(predictor.recipe, case)
+    found = predictor.predict(read_study(case.channels), region_mask(case.region, recipe), case.answers)
+    curves = np.stack([predictor.hazards(found.logits), predictor.clinical.logits(case.answers)])
+    ranks = time_lost(curves, found.bounds, recipe.answer.times[-1])
+    return RiskScore(
+        case.study,
+        case.patient,
+        bool(truth[0]),
+        float(truth[1]),
+        _tuple(found.risks),
+        float(ranks[0]),
+        _tuple(found.clinical),
+        float(ranks[1]),
+        {recipe.label_names[0]: fit_to(truth, found.risks, recipe.answer.times)},
+        _tuple(found.logits),
+        found.missing,
+        found.seconds,
+        case.row,
+    )
+
+
+def risk_baseline(recipe: Recipe, train: Sequence[Case], cases: Sequence[Case]) -> list[RiskScore]:
+    """What covariates alone say of `cases`, fitted on `train`; those that cannot be read are left out."""
+    learned = [(case, truth) for case, truth in _readable(recipe, train)]
+    if not learned:
+        return []
+    truth = np.stack([truth for _, truth in learned])
+    try:
+        model = fit_clinical(recipe, truth, [c.answers for c, _ in learned], [c.patient for c, _ in learned])
+    except BadInput:  # the training says so itself
+        return []
+    return [score for case, told in _readable(recipe, cases) for score in _scored(recipe, model, case, told)]
+
+
+def fit_to(truth: np.ndarray, risks: np.ndarray, times: Sequence[float]) -> float | None:
+    """1 minus the mean squared error of risks at the times at which it is known whether the event had come, 0..1."""
+    known = known_at(truth[:1] == 1, truth[1:], times)[0]
+    errors = (risks - known)[~np.isnan(known)] ** 2
+    return 1 - float(errors.mean()) if errors.size else None
+
+
+def _scored(recipe: Recipe, model: Clinical, case: Case, truth: np.ndarray) -> list[RiskScore]:
+    try:
+        logits = model.logits(case.answers)[None]
+    except BadInput:
+        return []
+    risks = 1 - survival(logits, model.bounds, recipe.answer.times)[0]
+    rank = float(time_lost(logits, model.bounds, recipe.answer.times[-1])[0])
+    near = {recipe.label_names[0]: fit_to(truth, risks, recipe.answer.times)}
+    told = (bool(truth[0]), float(truth[1]), _tuple(risks), rank, _tuple(risks), rank, near)
+    return [RiskScore(case.study, case.patient, *told, row=case.row)]
+
+
+def _readable(recipe: Recipe, cases: Sequence[Case]) -> list[tuple[Case, np.ndarray]]:
+    found = []
+    for case in cases:
+        try:
+            found.append((case, truth_of(recipe, case)))
+        except (BadLabel, NotFound):
+            continue
+    return found
+
+
+def _tuple(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(map(float, values))
