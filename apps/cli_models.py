@@ -47,6 +47,7 @@ def train(options: argparse.Namespace) -> int:
 def evaluate(options: argparse.Namespace) -> int:
     """Measures a version on labelled studies it never learned from; 1 when none could be measured."""
     from radloop.apps.evaluate_answers import report_answers
+    from radloop.apps.evaluate_risk import report_risks
     from radloop.apps.measured import choose
     from radloop.engine.assess import assess
     from radloop.engine.predictor import PredictorCache
@@ -67,6 +68,9 @@ def evaluate(options: argparse.Namespace) -> int:
     if not found.scores:
         complain("no study could be measured")
         return 1
+    if chosen.recipe.kind == "risk":
+        report_risks(options, chosen, found.scores, left_out)
+        return 0
     if chosen.recipe.kind in CLASS_KINDS:
         report_answers(options, chosen, found.scores, left_out)
         return 0

@@ -36,7 +36,7 @@ def predict(options: argparse.Namespace) -> int:
     recipe = version.load_recipe()
     jobs = list(_jobs(options, recipe))
     answers = _in_words(options, home, version, recipe)
-    _protect(jobs, options.out, masks=answers is None)
+    _protect(jobs, options.out, answers)
     options.out.mkdir(parents=True, exist_ok=True)
     rows = read_rows(options.out)
     todo = [job for job in jobs if options.image or not _is_done(job, version, options.out, rows, answers)]
@@ -72,11 +72,12 @@ def served_version(name: str, home: Home) -> Version:
 def _in_words(options: argparse.Namespace, home: Home, version: Version, recipe: Recipe) -> Answers | None:
     """What answers in words, where the recipe is of that kind."""
     from radloop.apps.predict_answers import Answers, in_words
+    from radloop.apps.predict_risk import Risks
 
     if not in_words(recipe):
         return None
     folder = open_folder(options.studies, len(recipe.channels)) if options.studies else None
-    return Answers(home, folder, version)
+    return (Risks if recipe.kind == "risk" else Answers)(home, folder, version)
 
 
 def _check_out(options: argparse.Namespace) -> None:
@@ -96,17 +97,18 @@ def _check_out(options: argparse.Namespace) -> None:
         raise WrongUse(msg)
 
 
-def _protect(jobs: Sequence[Job], out: Path, *, masks: bool) -> None:
+def _protect(jobs: Sequence[Job], out: Path, answers: Answers | None) -> None:
     """Refuses to write over what is not an earlier answer.
 
     Args:
-        masks: whether masks are written, or the table alone.
+        answers: what answers in words, which writes no masks; None where masks are written.
 
     Raises:
         WrongUse: a file to write is an image, or the folder is one.
         Conflict: a file to write is there, and no table says that it is an answer.
     """
-    targets = [out / RESULTS, *(_mask_path(job, out) for job in jobs if masks)]
+    files = (answers.file(job, out) if answers else _mask_path(job, out) for job in jobs)
+    targets = [out / RESULTS, *filter(None, files)]
     written = {target.resolve() for target in targets} | {out.resolve()}
     for job in jobs:
         for channel in job.channels:
@@ -162,7 +164,9 @@ def _is_done(job: Job, version: Version, out: Path, rows: dict[str, list[Row]], 
     """Whether an earlier run gave the answer of this very version to this very image, and its mask is there."""
     labels = version.load_recipe().label_names
     if answers:
-        return is_answer(rows.get(job.study, []), source_of(job, version, answers.told(job)), labels)
+        file = answers.file(job, out)
+        source = source_of(job, version, answers.told(job))
+        return is_answer(rows.get(job.study, []), source, answers.labels) and (file is None or file.is_file())
     return is_answer(rows.get(job.study, []), source_of(job, version), labels) and _mask_path(job, out).is_file()
 
 
@@ -186,7 +190,7 @@ def _answer_all(jobs: Sequence[Job], version: Version, out: Path, rows: Sequence
         file.flush()
         for job in jobs:
             try:
-                found = list(answers.rows(job) if answers else _mask_rows(job, predictor, version, out))
+                found = list(answers.rows(job, out) if answers else _mask_rows(job, predictor, version, out))
             except NoSpace:
                 raise
             except (RadloopError, OSError, RuntimeError, MemoryError) as error:

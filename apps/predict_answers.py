@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from radloop.apps.results_table import Job, Row, source_of
 
 if TYPE_CHECKING:
+    from radloop.engine.regions import Region
     from radloop.recipes.recipe import Recipe
     from radloop.registry.version import Version
     from radloop.studies.folder import StudiesFolder
@@ -46,30 +48,42 @@ class Answers:
         covariates = [cells.get(one, "") for one in self._recipe.answer.covariates]
         return repr((covariates, row.checksum if row else "", champion.number if champion else 0))
 
-    def rows(self, job: Job) -> Iterator[Row]:
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the lines of a study are called, in order."""
+        return self._recipe.label_names
+
+    def file(self, job: Job, out: Path) -> Path | None:
+        """A file that a study's answer is also written to, or None."""
+        return None
+
+    def rows(self, job: Job, out: Path) -> Iterator[Row]:
         """The lines of one study.
 
         Raises:
             BadInput: the study or a covariate cannot be used.
             NotFound: there is no mask of the region.
         """
-        from radloop.studies.images import read_study
-
-        volume = read_study(job.channels)
-        region = self._regions.of(self._recipe, job.study if self._folder else None, volume)
-        found = self._predictor.predict(volume, region.mask if region else None, self._cells(job))
+        found, region = self._ask(job)
         warnings = [f"{name} is not known" for name in found.missing]
         warnings += [f"looked where {region.source} says"] if region else []
         source = asdict(source_of(job, self._version, self.told(job)))
         for name, value in zip(self._recipe.label_names, found.probabilities, strict=True):
             yield Row(job.study, name, "", f"{value:.4f}", f"{found.seconds:.2f}", "; ".join(warnings), **source)
 
+    def _ask(self, job: Job) -> tuple[Any, Region | None]:
+        from radloop.studies.images import read_study
+
+        volume = read_study(job.channels)
+        region = self._regions.of(self._recipe, job.study if self._folder else None, volume)
+        return self._predictor.predict(volume, region.mask if region else None, self._cells(job)), region
+
     def _cells(self, job: Job) -> Mapping[str, str]:
         return self._folder.study(job.study).answers if self._folder else {}
 
 
 def in_words(recipe: Recipe) -> bool:
-    """Whether a recipe's answers are words and not masks."""
-    from radloop.recipes.recipe import CLASS_KINDS
+    """Whether a recipe's answers are about the whole study and not masks."""
+    from radloop.recipes.recipe import STUDY_KINDS
 
-    return recipe.kind in CLASS_KINDS
+    return recipe.kind in STUDY_KINDS

@@ -18,6 +18,7 @@ from radloop.evaluation.hazards import survival
 from radloop.recipes.errors import BadInput
 from radloop.recipes.recipe import Recipe
 from radloop.recipes.volume import Volume
+from radloop.studies.outcomes import DAYS
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +26,7 @@ class RiskPrediction:
     """A risk over time.
 
     Attributes:
+        times: when the risk is told, in the recipe's unit.
         risks: (times,) chance that the event comes by each named time, after scaling by the version's temperature.
         clinical: (times,) the same from covariates alone; of all training patients where the recipe names none.
         bounds: (K + 1,) times of the curve, the first 0, in the recipe's unit; between them log-survival is linear.
@@ -36,6 +38,7 @@ class RiskPrediction:
         seconds: wall clock.
     """
 
+    times: tuple[float, ...]
     risks: np.ndarray
     clinical: np.ndarray
     bounds: np.ndarray
@@ -67,6 +70,12 @@ class RiskPredictor(AnswerPredictor):
             msg = f"weights {weights} have no bounds of time intervals; train a version of {recipe.name} anew"
             raise BadInput(msg)
         self.clinical = Clinical.from_dict(kept)
+        self.times = recipe.answer.times
+
+    def ask(self, recipe: Recipe) -> None:
+        """From now on tell the risk at the times that another form of the recipe names, maybe in another unit."""
+        there, here = DAYS[recipe.answer.unit], DAYS[self.recipe.answer.unit]
+        self.times = tuple(time * there / here for time in recipe.answer.times)
 
     def predict(  # type: ignore[override]
         self, volume: Volume, region: Volume | None = None, cells: Mapping[str, str] | None = None
@@ -78,10 +87,11 @@ class RiskPredictor(AnswerPredictor):
 
     def told(self, logits: np.ndarray, cells: Mapping[str, str], begun: float) -> RiskPrediction:
         """What (K,) logits of the network and the study's cells say."""
-        bounds, times = self.clinical.bounds, self.recipe.answer.times
+        bounds, times = self.clinical.bounds, self.times
         curves = np.stack([self.hazards(logits), self.clinical.logits(cells)])
         risks, whole = 1 - survival(curves, bounds, times), survival(curves, bounds, bounds)
         return RiskPrediction(
+            times,
             risks[0],
             risks[1],
             bounds,

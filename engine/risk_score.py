@@ -11,6 +11,7 @@ from radloop.engine.answer_data import region_mask, truth_of
 from radloop.engine.clinical import Clinical, fit_clinical
 from radloop.engine.risk_predictor import RiskPredictor
 from radloop.evaluation.hazards import known_at, survival, time_lost
+from radloop.evaluation.risk import Told, grid_of
 from radloop.recipes.errors import BadInput, BadLabel, NotFound
 from radloop.recipes.recipe import Recipe
 from radloop.studies.cases import Case
@@ -24,10 +25,8 @@ class RiskScore:
     Attributes:
         study, patient: whose.
         event, time: whether the event came, and when; the unit is the recipe's.
-        risks: at the named times.
-        rank: time expected to be lost to the event before the last named time; orders patients by risk.
-        clinical: at the named times, from covariates alone; the version's own clinical model.
-        clinical_rank: the same order from covariates alone.
+        told: the risk over time.
+        clinical: the same from covariates alone, by the model that the version carries.
         compared: what the gate compares, under the event's name: 1 minus the mean squared error of the risk over the
             named times at which it is known whether the event had come; None where it is at none.
         logits: as the network gave them, for the temperature.
@@ -40,10 +39,8 @@ class RiskScore:
     patient: str
     event: bool
     time: float
-    risks: tuple[float, ...]
-    rank: float
-    clinical: tuple[float, ...]
-    clinical_rank: float
+    told: Told
+    clinical: Told
     compared: dict[str, float | None]
     logits: tuple[float, ...] = ()
     missing: tuple[str, ...] = ()
@@ -60,19 +57,15 @@ def score_risk(predictor: RiskPredictor, case: Case) -> RiskScore:
     """
     recipe, truth = predictor.recipe, truth_of(predictor.recipe, case)
     found = predictor.predict(read_study(case.channels), region_mask(case.region, recipe), case.answers)
-    curves = np.stack([predictor.hazards(found.logits), predictor.clinical.logits(case.answers)])
-    ranks = time_lost(curves, found.bounds, recipe.answer.times[-1])
     return RiskScore(
         case.study,
         case.patient,
         bool(truth[0]),
         float(truth[1]),
-        _tuple(found.risks),
-        float(ranks[0]),
-        _tuple(found.clinical),
-        float(ranks[1]),
-        {recipe.label_names[0]: fit_to(truth, found.risks, recipe.answer.times)},
-        _tuple(found.logits),
+        told_of(recipe, predictor.hazards(found.logits), found.bounds),
+        told_of(recipe, predictor.clinical.logits(case.answers), found.bounds),
+        {recipe.label_names[0]: fit_to(truth, found.risks, predictor.times)},
+        tuple(map(float, found.logits)),
         found.missing,
         found.seconds,
         case.row,
@@ -92,6 +85,15 @@ def risk_baseline(recipe: Recipe, train: Sequence[Case], cases: Sequence[Case]) 
     return [score for case, told in _readable(recipe, cases) for score in _scored(recipe, model, case, told)]
 
 
+def told_of(recipe: Recipe, logits: np.ndarray, bounds: np.ndarray) -> Told:
+    """What (K,) logits of hazards say at the recipe's times."""
+    risks, curve = (
+        tuple(map(float, 1 - survival(logits[None], bounds, times)[0]))
+        for times in (recipe.answer.times, grid_of(recipe))
+    )
+    return Told(risks, curve, float(time_lost(logits[None], bounds, recipe.answer.times[-1])[0]))
+
+
 def fit_to(truth: np.ndarray, risks: np.ndarray, times: Sequence[float]) -> float | None:
     """1 minus the mean squared error of risks at the times at which it is known whether the event had come, 0..1."""
     known = known_at(truth[:1] == 1, truth[1:], times)[0]
@@ -101,14 +103,11 @@ def fit_to(truth: np.ndarray, risks: np.ndarray, times: Sequence[float]) -> floa
 
 def _scored(recipe: Recipe, model: Clinical, case: Case, truth: np.ndarray) -> list[RiskScore]:
     try:
-        logits = model.logits(case.answers)[None]
+        told = told_of(recipe, model.logits(case.answers), model.bounds)
     except BadInput:
         return []
-    risks = 1 - survival(logits, model.bounds, recipe.answer.times)[0]
-    rank = float(time_lost(logits, model.bounds, recipe.answer.times[-1])[0])
-    near = {recipe.label_names[0]: fit_to(truth, risks, recipe.answer.times)}
-    told = (bool(truth[0]), float(truth[1]), _tuple(risks), rank, _tuple(risks), rank, near)
-    return [RiskScore(case.study, case.patient, *told, row=case.row)]
+    near = {recipe.label_names[0]: fit_to(truth, np.array(told.risks), recipe.answer.times)}
+    return [RiskScore(case.study, case.patient, bool(truth[0]), float(truth[1]), told, told, near, row=case.row)]
 
 
 def _readable(recipe: Recipe, cases: Sequence[Case]) -> list[tuple[Case, np.ndarray]]:
@@ -119,7 +118,3 @@ def _readable(recipe: Recipe, cases: Sequence[Case]) -> list[tuple[Case, np.ndar
         except (BadLabel, NotFound):
             continue
     return found
-
-
-def _tuple(values: np.ndarray) -> tuple[float, ...]:
-    return tuple(map(float, values))

@@ -84,7 +84,7 @@ def log_losses(logits: np.ndarray, event: np.ndarray, time: np.ndarray, bounds: 
     return (inside * np.logaddexp(0.0, -x) + lived * np.logaddexp(0.0, x)).sum(axis=1)
 
 
-def known_at(event: np.ndarray, time: np.ndarray, times: Sequence[float]) -> np.ndarray:
+def known_at(event: np.ndarray, time: np.ndarray, times: Sequence[float] | np.ndarray) -> np.ndarray:
     """(n, m) whether the event had come at each of m times: 1 or 0, NaN where the patient was lost before."""
     came, when, asked = np.asarray(event, bool)[:, None], np.asarray(time, float)[:, None], np.asarray(times, float)
     return np.where(came & (when <= asked), 1.0, np.where(when >= asked, 0.0, np.nan))

@@ -127,10 +127,10 @@ def against(
     patients = [row.patient for row in shared]
     whole, drawn = _drawn(patients, scored, resamples, seed)
     several = len(set(patients)) > 1
-    intervals = [_interval(float(whole[name][0]), drawn[name], several) for name in whole]
-    if any(interval is None for interval in intervals):
+    one, two, difference = (_interval(float(whole[name][0]), drawn[name], several) for name in whole)
+    if one is None or two is None or difference is None:
         return None
-    return Comparison(COMPARED, *intervals, higher=True)  # type: ignore[arg-type]
+    return Comparison(COMPARED, one, two, difference, higher=True)
 
 
 def summarise_risks(
@@ -171,10 +171,11 @@ def in_words(recipe: Recipe, rows: Sequence[RiskRow], floor: Mapping[str, Told],
     low, high = found.difference.low, found.difference.high
     verdict = {True: "Better than", False: "Worse than", None: "Not shown to be better than"}[found.better]
     limits = "no interval: it hangs on one patient" if low is None else f"95 % interval {low:+.3f} to {high:+.3f}"
-    patients = len({row.patient for row in rows if row.study in floor})
+    count = len({row.patient for row in rows if row.study in floor})
+    patients = f"{count} patient{'' if count == 1 else 's'}"
     return (
         f"{verdict} {name}: Harrell's C {found.first.value:.3f} against {found.second.value:.3f} on the same "
-        f"{patients} patient{'' if patients == 1 else 's'}, difference {found.difference.value:+.3f} ({limits}); {came}."
+        f"{patients}, difference {found.difference.value:+.3f} ({limits}); {came}."
     )
 
 

@@ -8,7 +8,6 @@ Statistics in Medicine 1999), estimated once on all studies that are measured.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 

@@ -128,11 +128,11 @@ def test_a_version_learns_who_does_badly(make_study: MakeStudy, tmp_path: Path, 
     assert report.losses[-1] < report.losses[0]
     scores = assess(RiskPredictor(recipe, tmp_path / "model.pt"), cases[16:]).scores
     floor = baseline_cases(recipe, cases[:16], cases[16:])
-    bad, good = ([s.rank for s in scores if int(s.study[1:]) % 2 == side] for side in (1, 0))
+    bad, good = ([s.told.rank for s in scores if int(s.study[1:]) % 2 == side] for side in (1, 0))
     assert min(bad) > max(good)
     ours, trivial = (np.mean(list(patient_scores(of).values())) for of in (scores, floor))
     assert ours > trivial + 0.05
-    assert {s.clinical for s in scores} == {floor[0].risks}, "without covariates all have the same curve"
+    assert {s.clinical for s in scores} == {floor[0].told}, "without covariates all have the same curve"
 
 
 @pytest.mark.parametrize("network", names("risk"))
@@ -144,7 +144,7 @@ def test_every_network_of_risks_is_trained_saved_and_asked(make_study: MakeStudy
     predictor = RiskPredictor(recipe, tmp_path / "model.pt")
     scores = assess(predictor, cases).scores
     again = assess(RiskPredictor(recipe, tmp_path / "model.pt"), cases[::-1]).scores
-    assert [s.risks for s in scores] == [s.risks for s in again[::-1]]
+    assert [s.told for s in scores] == [s.told for s in again[::-1]]
     assert scores[0].missing == ("age",)
     found = predictor.predict(read_study(cases[1].channels), None, cases[1].answers)
     assert found.survival[0] == 1
