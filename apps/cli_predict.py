@@ -11,6 +11,7 @@ from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from radloop.apps.lesion_table import CHANGES, write_changes
 from radloop.apps.place import open_folder
 from radloop.apps.results_table import RESULTS, Job, Row, is_answer, read_rows, source_of
 from radloop.apps.terminal import NOTICE, WrongUse, bar, complain, plural, say
@@ -46,10 +47,17 @@ def predict(options: argparse.Namespace) -> int:
     renewed = {job.study for job in todo}
     kept = [row for study, of in rows.items() if study not in renewed for row in of]
     failed = _answer_all(todo, version, options.out, kept, answers)
+    if answers is None and options.studies and recipe.dimension == 3:
+        _say_changes(write_changes(open_folder(options.studies, len(recipe.channels)), recipe, options.out))
     say(f"{RESULTS} is in {options.out}" if answers else f"masks and {RESULTS} are in {options.out}")
     if failed:
         complain(f"{plural(failed, 'study', 'studies')} of {len(todo)} failed; the reasons are above")
     return 1 if failed else 0
+
+
+def _say_changes(patients: int) -> None:
+    if patients:
+        say(f"{CHANGES} follows the lesions of {plural(patients, 'patient')} from study to study")
 
 
 def served_version(name: str, home: Home) -> Version:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from radloop.registry.version import Version
     from radloop.studies.folder import StudiesFolder
     from radloop.studies.home import Home
+    from radloop.studies.visits import Earlier
 
 
 class Answers:
@@ -46,7 +47,8 @@ class Answers:
         champion = self._registry.champion(name) if name and row is None else None
         cells = self._cells(job)
         covariates = [cells.get(one, "") for one in self._recipe.answer.covariates]
-        return repr((covariates, row.checksum if row else "", champion.number if champion else 0))
+        seen = [(one.study, one.gap) for one in self._earlier(job)]
+        return repr((covariates, row.checksum if row else "", champion.number if champion else 0, seen))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -72,11 +74,18 @@ class Answers:
             yield Row(job.study, name, "", f"{value:.4f}", f"{found.seconds:.2f}", "; ".join(warnings), **source)
 
     def _ask(self, job: Job) -> tuple[Any, Region | None]:
+        from radloop.engine.answer_data import earlier_volumes
         from radloop.studies.images import read_study
 
         volume = read_study(job.channels)
         region = self._regions.of(self._recipe, job.study if self._folder else None, volume)
-        return self._predictor.predict(volume, region.mask if region else None, self._cells(job)), region
+        earlier = earlier_volumes(self._earlier(job))
+        return self._predictor.predict(volume, region.mask if region else None, self._cells(job), earlier), region
+
+    def _earlier(self, job: Job) -> tuple[Earlier, ...]:
+        from radloop.studies.visits import earlier_of
+
+        return earlier_of(self._folder, job.study, self._recipe) if self._folder else ()
 
     def _cells(self, job: Job) -> Mapping[str, str]:
         return self._folder.study(job.study).answers if self._folder else {}

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from radloop.engine.answer_data import cut, input_of, stack, with_region
+from radloop.engine.answer_data import ask, cut, input_of, stack
 from radloop.engine.covariates import Covariates
 from radloop.engine.weights import default_device, load_weights, read_kept
 from radloop.evaluation.class_answers import probabilities
@@ -61,7 +61,11 @@ class AnswerPredictor:
         self.temperature = float(kept.get("temperature", 1.0))
 
     def predict(
-        self, volume: Volume, region: Volume | None = None, cells: Mapping[str, str] | None = None
+        self,
+        volume: Volume,
+        region: Volume | None = None,
+        cells: Mapping[str, str] | None = None,
+        earlier: Sequence[tuple[Volume, float]] = (),
     ) -> AnswerPrediction:
         """The answer about a study.
 
@@ -69,6 +73,7 @@ class AnswerPredictor:
             volume: the study's channels as read from its files.
             region: the mask of the recipe's region, where it names one.
             cells: the study's columns of `answers.csv`, for covariates.
+            earlier: of a sequence, the patient's studies before it, oldest first, and the time from each.
 
         Raises:
             BadImage: the volume does not fit the recipe.
@@ -76,23 +81,36 @@ class AnswerPredictor:
             BadInput: a covariate is no number.
         """
         begun = time.monotonic()
-        image = cut(input_of(self.recipe, volume, region).numpy(), self.recipe)[0]
-        logits = self.logits([image], [cells or {}])[0]
+        logits = self._look(volume, region, cells or {}, earlier)
         found = self.scaled(logits[None])[0]
         missing = self.covariates.missing(cells or {})
         return AnswerPrediction(found, logits, missing, time.monotonic() - begun)
 
+    def _look(
+        self,
+        volume: Volume,
+        region: Volume | None,
+        cells: Mapping[str, str],
+        earlier: Sequence[tuple[Volume, float]],
+    ) -> np.ndarray:
+        """(outputs,) logits of one study, with the visits before it."""
+        seen = [*earlier, (volume, 0.0)]
+        images = [cut(input_of(self.recipe, one, region).numpy(), self.recipe)[0] for one, _ in seen]
+        return self.logits(images, [cells], [[gap for _, gap in seen]])[0]
+
     @torch.inference_mode()
-    def logits(self, images: Sequence[np.ndarray], cells: Sequence[Mapping[str, str]]) -> np.ndarray:
-        """(N, outputs) float64 of studies that were cut."""
+    def logits(
+        self,
+        images: Sequence[np.ndarray],
+        cells: Sequence[Mapping[str, str]],
+        gaps: Sequence[Sequence[float]] | None = None,
+    ) -> np.ndarray:
+        """(N, outputs) float64 of studies that were cut; of a sequence one image a visit, and `gaps` of each study."""
         extra = np.stack([self.covariates.row(of) for of in cells]) if self.covariates.names else None
         nothing = np.full(len(self.recipe.labels), np.nan, np.float32)
-        batch = stack(self.recipe, images, [nothing] * len(images), extra)
-        image = with_region(self.recipe, batch.image, batch.region).to(self._device)
-        present, more = (None if of is None else of.to(self._device) for of in (batch.present, batch.extra))
-        with torch.autocast(self._device.type, enabled=self._device.type == "cuda"):
-            found = self._network(image, present, more)
-        return found.double().cpu().numpy()
+        gaps = (gaps or [[0.0]] * len(cells)) if self.recipe.answer.sequence else None
+        batch = stack(self.recipe, images, [nothing] * len(cells), extra, gaps)
+        return ask(self._network, self.recipe, batch, self._device).double().cpu().numpy()
 
     def scaled(self, logits: np.ndarray, temperature: float | None = None) -> np.ndarray:
         """(N, K) float64 probabilities of (N, outputs) logits; `temperature` in place of the version's own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from radloop.engine.answer_data import (
     AnswerSource,
     PreparedAnswer,
     PreparedAnswers,
+    ask,
     prepare_answers,
-    with_region,
 )
 from radloop.engine.augment import Augment
 from radloop.engine.covariates import Covariates
@@ -66,10 +67,7 @@ class AnswerTask:
     def _logits(self, network: nn.Module, batch: AnswerBatch, augment: Augment, device: torch.device) -> torch.Tensor:
         image, region = augment(batch.image.to(device), batch.region.to(device))
         region = torch.where(region == IGNORE, torch.zeros_like(region), region)
-        present, extra = (None if of is None else of.to(device) for of in (batch.present, batch.extra))
-        with torch.autocast(device.type, enabled=device.type == "cuda"):
-            logits: torch.Tensor = network(with_region(self._recipe, image, region), present, extra)
-        return logits
+        return ask(network, self._recipe, replace(batch, image=image, region=region), device)
 
     def kept(self) -> dict[str, Any]:
         """What is saved beside the weights."""

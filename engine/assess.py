@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from radloop.engine.answer_data import region_mask, truth_of
+from radloop.engine.answer_data import earlier_volumes, region_mask, truth_of
 from radloop.engine.answer_predictor import AnswerPredictor
 from radloop.engine.predictor import Predictor
 from radloop.engine.risk_predictor import RiskPredictor
@@ -178,7 +178,8 @@ def _score(predictor: Predictor, case: Case, surfaces: bool) -> CaseScore:
 
 def _score_answer(predictor: AnswerPredictor, case: Case) -> AnswerScore:
     recipe, truth = predictor.recipe, truth_of(predictor.recipe, case)
-    answer = predictor.predict(read_study(case.channels), region_mask(case.region, recipe), case.answers)
+    seen = (read_study(case.channels), region_mask(case.region, recipe))
+    answer = predictor.predict(*seen, case.answers, earlier_volumes(case.earlier))
     return AnswerScore(
         case.study,
         case.patient,

@@ -56,10 +56,12 @@ def _calibrate_risk(
 ) -> dict[str, Any]:
     found = assess(predictor, cases, lambda _: stop()).scores
     clinical = predictor.clinical
-    logits = np.array([score.logits for score in found]).reshape(-1, len(clinical.base))
+    logits, alone = (
+        np.array([getattr(score, of) for score in found]).reshape(-1, len(clinical.start)) for of in ("logits", "alone")
+    )
     event, time = (np.array([getattr(score, of) for score in found]) for of in ("event", "time"))
     patients = [score.patient for score in found]
-    temperature = fit_scale(logits, clinical.base, event, time, clinical.bounds, patients)
+    temperature = fit_scale(logits, alone, event, time, clinical.bounds, patients)
     add_kept(weights, {"temperature": temperature.value})
     return temperature.as_dict()
 

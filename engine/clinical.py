@@ -31,7 +31,6 @@ class Clinical:
     Attributes:
         covariates: how cells become numbers.
         bounds: (K + 1,) of the intervals.
-        base: (K,) logits of the hazards counted over all training patients.
         start: (K,) logits of a patient with mean covariates.
         weights: a number a covariate, then one for each being missing.
         followed: the longest time that any training patient was known.
@@ -39,7 +38,6 @@ class Clinical:
 
     covariates: Covariates
     bounds: np.ndarray
-    base: np.ndarray
     start: np.ndarray
     weights: np.ndarray
     followed: float
@@ -50,17 +48,21 @@ class Clinical:
         Raises:
             BadInput: a covariate is no number.
         """
-        return self.start + (self.covariates.row(cells) @ self.weights if self.covariates.names else 0.0)
+        return self.of_rows(self.covariates.row(cells)[None])[0]
+
+    def of_rows(self, rows: np.ndarray) -> np.ndarray:
+        """(n, K) of (n, 2 * covariates) numbers as `Covariates.row` gives them."""
+        return self.start + (np.asarray(rows, float) @ self.weights)[:, None]
 
     def as_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
-        arrays = {name: getattr(self, name).tolist() for name in ("bounds", "base", "start", "weights")}
+        arrays = {name: getattr(self, name).tolist() for name in ("bounds", "start", "weights")}
         return {"covariates": self.covariates.as_dict(), "followed": self.followed, **arrays}
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Clinical:
         """Of `as_dict`."""
-        arrays = {name: np.array(found[name], float) for name in ("bounds", "base", "start", "weights")}
+        arrays = {name: np.array(found[name], float) for name in ("bounds", "start", "weights")}
         return cls(Covariates.from_dict(found["covariates"]), followed=float(found["followed"]), **arrays)
 
 
@@ -91,10 +93,10 @@ def fit_clinical(recipe: Recipe, truth: np.ndarray, cells: Sequence[Cells], pati
     bounds = bounds_of(event, time, recipe.answer.intervals, recipe.answer.times)
     base = counted_logits(event, time, bounds)
     if not covariates.names:
-        return Clinical(covariates, bounds, base, base, np.zeros(0), float(time.max()))
+        return Clinical(covariates, bounds, base, np.zeros(0), float(time.max()))
     rows = np.stack([covariates.row(of) for of in cells]).astype(float)
     start, weights = _fitted(rows, truth, base, bounds)
-    return Clinical(covariates, bounds, base, start, weights, float(time.max()))
+    return Clinical(covariates, bounds, start, weights, float(time.max()))
 
 
 def _fitted(rows: np.ndarray, truth: np.ndarray, base: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

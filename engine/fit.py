@@ -183,7 +183,13 @@ def _job(
     """What the weights depend on; a checkpoint of anything else is not gone on from."""
     return {
         "recipe": recipe.hash(),
-        "labels": digest([[c.case.row, c.folder.name, c.known.tolist(), dict(c.case.answers)] for c in cases]),
+        "labels": digest(
+            [
+                [c.case.row, c.folder.name, c.known.tolist(), dict(c.case.answers)]
+                + [[one.study, one.gap] for one in c.case.earlier]
+                for c in cases
+            ]
+        ),
         "the version to start from": checksum(start) if start and start.is_file() else "",
         "budget": [budget.steps, budget.seconds],
         "seed": seed,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from radloop.engine.answer_data import cut, input_of
 from radloop.engine.answer_predictor import AnswerPredictor
 from radloop.engine.clinical import Clinical
 from radloop.engine.weights import read_kept
@@ -78,17 +77,20 @@ class RiskPredictor(AnswerPredictor):
         self.times = tuple(time * there / here for time in recipe.answer.times)
 
     def predict(  # type: ignore[override]
-        self, volume: Volume, region: Volume | None = None, cells: Mapping[str, str] | None = None
+        self,
+        volume: Volume,
+        region: Volume | None = None,
+        cells: Mapping[str, str] | None = None,
+        earlier: Sequence[tuple[Volume, float]] = (),
     ) -> RiskPrediction:
         """The risk of a study's patient; arguments and errors are those of `AnswerPredictor.predict`."""
         begun = time.monotonic()
-        image = cut(input_of(self.recipe, volume, region).numpy(), self.recipe)[0]
-        return self.told(self.logits([image], [cells or {}])[0], cells or {}, begun)
+        return self.told(self._look(volume, region, cells or {}, earlier), cells or {}, begun)
 
     def told(self, logits: np.ndarray, cells: Mapping[str, str], begun: float) -> RiskPrediction:
         """What (K,) logits of the network and the study's cells say."""
         bounds, times = self.clinical.bounds, self.times
-        curves = np.stack([self.hazards(logits), self.clinical.logits(cells)])
+        curves = np.stack([self.hazards(logits, cells), self.clinical.logits(cells)])
         risks, whole = 1 - survival(curves, bounds, times), survival(curves, bounds, bounds)
         return RiskPrediction(
             times,
@@ -103,6 +105,6 @@ class RiskPredictor(AnswerPredictor):
             time.monotonic() - begun,
         )
 
-    def hazards(self, logits: np.ndarray, temperature: float | None = None) -> np.ndarray:
-        """(..., K) logits of hazards from the network's; `temperature` in place of the version's own."""
-        return self.clinical.base + logits / (self.temperature if temperature is None else temperature)
+    def hazards(self, logits: np.ndarray, cells: Mapping[str, str]) -> np.ndarray:
+        """(K,) logits of hazards: the network's, scaled, added to what covariates alone say."""
+        return self.clinical.logits(cells) + logits / self.temperature

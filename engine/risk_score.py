@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from radloop.engine.answer_data import region_mask, truth_of
+from radloop.engine.answer_data import earlier_volumes, region_mask, truth_of
 from radloop.engine.clinical import Clinical, fit_clinical
 from radloop.engine.risk_predictor import RiskPredictor
 from radloop.evaluation.hazards import known_at, survival, time_lost
@@ -30,6 +30,7 @@ class RiskScore:
         compared: what the gate compares, under the event's name: 1 minus the mean squared error of the risk over the
             named times at which it is known whether the event had come; None where it is at none.
         logits: as the network gave them, for the temperature.
+        alone: logits of the hazards that covariates alone tell.
         missing: covariates that had no value.
         seconds: the prediction's wall clock.
         row: ledger row of the label.
@@ -43,6 +44,7 @@ class RiskScore:
     clinical: Told
     compared: dict[str, float | None]
     logits: tuple[float, ...] = ()
+    alone: tuple[float, ...] = ()
     missing: tuple[str, ...] = ()
     seconds: float = 0.0
     row: int = 0
@@ -56,16 +58,18 @@ def score_risk(predictor: RiskPredictor, case: Case) -> RiskScore:
         NotFound: a file, or the region's mask, is not there.
     """
     recipe, truth = predictor.recipe, truth_of(predictor.recipe, case)
-    found = predictor.predict(read_study(case.channels), region_mask(case.region, recipe), case.answers)
+    seen = (read_study(case.channels), region_mask(case.region, recipe))
+    found = predictor.predict(*seen, case.answers, earlier_volumes(case.earlier))
     return RiskScore(
         case.study,
         case.patient,
         bool(truth[0]),
         float(truth[1]),
-        told_of(recipe, predictor.hazards(found.logits), found.bounds),
+        told_of(recipe, predictor.hazards(found.logits, case.answers), found.bounds),
         told_of(recipe, predictor.clinical.logits(case.answers), found.bounds),
         {recipe.label_names[0]: fit_to(truth, found.risks, predictor.times)},
         tuple(map(float, found.logits)),
+        tuple(map(float, predictor.clinical.logits(case.answers))),
         found.missing,
         found.seconds,
         case.row,

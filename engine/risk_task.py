@@ -1,4 +1,7 @@
-"""Learning how a risk goes over time: what `fit` needs of the kind risk."""
+"""Learning how a risk goes over time: what `fit` needs of the kind risk.
+
+The network tells how far a patient is from what covariates alone say, so that it has only to learn what the image adds.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +17,19 @@ from radloop.engine.answer_task import AnswerTask
 from radloop.engine.augment import Augment
 from radloop.engine.clinical import Clinical, fit_clinical
 from radloop.engine.risk_loss import hazard_loss
-from radloop.recipes.recipe import Recipe
 
 
 class RiskTask(AnswerTask):
-    """One training's data and loss. The network tells how far a patient is from all of them together.
+    """One training's data and loss.
 
     Args:
         recipe: a recipe of this kind.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
-        super().__init__(recipe)
-        self._clinical: Clinical | None = None
+    _clinical: Clinical  # from `source`, which comes first
 
     def source(self, cases: Sequence[PreparedAnswer], seed: int) -> AnswerSource:
-        """Batches of these cases, from which bounds, base and the clinical model are taken.
+        """Batches of these cases, from which bounds and the clinical model are taken.
 
         Raises:
             BadInput: there is no event, or one patient alone, or a covariate cannot be used.
@@ -41,12 +41,11 @@ class RiskTask(AnswerTask):
 
     def loss(self, network: nn.Module, batch: AnswerBatch, augment: Augment, device: torch.device) -> torch.Tensor:
         """Of one batch; a scalar."""
-        assert self._clinical is not None, "source comes first"
         logits = self._logits(network, batch, augment, device)
-        base = torch.from_numpy(self._clinical.base).to(logits)
-        return hazard_loss(base + logits, batch.truth, self._clinical.bounds).mean()
+        rows = np.empty((len(batch.truth), 0)) if batch.extra is None else batch.extra.numpy()
+        alone = torch.from_numpy(self._clinical.of_rows(rows)).to(logits)
+        return hazard_loss(alone + logits, batch.truth, self._clinical.bounds).mean()
 
     def kept(self) -> dict[str, Any]:
         """What is saved beside the weights."""
-        clinical = self._clinical.as_dict() if self._clinical else {}
-        return {**super().kept(), "clinical": clinical}
+        return {**super().kept(), "clinical": self._clinical.as_dict()}

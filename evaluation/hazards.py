@@ -100,11 +100,11 @@ def fit_scale(
 ) -> Temperature:
     """What a network's logits are divided by before `base` is added, so that validation patients are likeliest.
 
-    The larger it is, the closer all curves are to the one of all training patients.
+    The larger it is, the closer all curves are to what covariates alone say.
 
     Args:
         logits: (n, K) of the network.
-        base: (K,) of all training patients.
+        base: (n, K) of covariates alone.
         event, time: what became of the patients.
         bounds: of the intervals.
         patients: whose each study is.

@@ -46,6 +46,7 @@ class Answer(Part):
         unit: of times.
         times: when a `risk` recipe tells the risk, in ascending order.
         intervals: pieces of time that a risk is learned for; their bounds come from the training events.
+        sequence: `visits` looks at the patient's earlier dated studies too, with the time since each in `unit`.
     """
 
     column: str = ""
@@ -57,6 +58,7 @@ class Answer(Part):
     unit: Unit = "days"
     times: tuple[PositiveFloat, ...] = ()
     intervals: int = Field(default=6, ge=1, le=100)
+    sequence: Literal["", "visits"] = ""
 
 
 class Preprocess(Part):
@@ -293,6 +295,9 @@ def _answers(recipe: Recipe) -> Iterator[Disagreement]:
         yield Disagreement((("answer", "column"), ("kind",)), text)
     if answer.region == recipe.name:
         yield Disagreement((("answer", "region"),), f"answer.region = {answer.region!r} is the recipe itself")
+    if answer.sequence and answer.region:
+        text = "answer.sequence and answer.region cannot be together: earlier visits have no region of their own yet"
+        yield Disagreement((("answer", "sequence"), ("answer", "region")), text)
     repeated = [name for name in answer.covariates if answer.covariates.count(name) > 1]
     if repeated:
         yield Disagreement((("answer", "covariates"),), f"answer.covariates names {repeated[0]!r} twice")
@@ -305,6 +310,7 @@ def _risks(recipe: Recipe) -> Iterator[Disagreement]:
     answer, kind = recipe.answer, ("kind",)
     if recipe.kind != "risk":
         given = [name for name in _OF_RISK if getattr(answer, name) != getattr(Answer(), name)]
+        given = [name for name in given if name != "unit" or not answer.sequence]
         if given and recipe.kind in STUDY_KINDS:
             text = f"answer.{given[0]} is for kind = 'risk'; kind is {recipe.kind!r}"
             yield Disagreement((("answer", given[0]), kind), text)
