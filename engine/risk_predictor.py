@@ -15,7 +15,7 @@ from radloop.engine.clinical import Clinical
 from radloop.engine.weights import read_kept
 from radloop.evaluation.hazards import survival
 from radloop.recipes.errors import BadInput
-from radloop.recipes.recipe import Recipe
+from radloop.recipes.recipe import Recipe, Unit
 from radloop.recipes.volume import Volume
 from radloop.studies.outcomes import DAYS
 
@@ -25,10 +25,11 @@ class RiskPrediction:
     """A risk over time.
 
     Attributes:
-        times: when the risk is told, in the recipe's unit.
+        times: when the risk is told.
+        unit: of all times.
         risks: (times,) chance that the event comes by each named time, after scaling by the version's temperature.
         clinical: (times,) the same from covariates alone; of all training patients where the recipe names none.
-        bounds: (K + 1,) times of the curve, the first 0, in the recipe's unit; between them log-survival is linear.
+        bounds: (K + 1,) times of the curve, the first 0; between them log-survival is linear.
         survival: (K + 1,) chance to be without the event at each.
         clinical_survival: (K + 1,) the same from covariates alone.
         logits: (K,) as the network gave them.
@@ -38,6 +39,7 @@ class RiskPrediction:
     """
 
     times: tuple[float, ...]
+    unit: Unit
     risks: np.ndarray
     clinical: np.ndarray
     bounds: np.ndarray
@@ -94,6 +96,7 @@ class RiskPredictor(AnswerPredictor):
         risks, whole = 1 - survival(curves, bounds, times), survival(curves, bounds, bounds)
         return RiskPrediction(
             times,
+            self.recipe.answer.unit,
             risks[0],
             risks[1],
             bounds,

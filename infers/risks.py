@@ -11,20 +11,14 @@ from typing import Any
 from radloop.engine.regions import Region
 from radloop.engine.risk_predictor import RiskPrediction
 from radloop.infers.answers import AnswerInfer
-from radloop.recipes.recipe import Recipe
 
 
 class RiskInfer(AnswerInfer):
     """The infer task of one recipe whose answers are risks over time; see `AnswerInfer`."""
 
-    def _trained(self) -> Recipe:
-        """The recipe of the version that serves: its times and unit are those of its answers."""
-        version = self._serving.of(self.recipe.name)
-        return version.load_recipe() if version else self.recipe
-
     def _answer(self, found: RiskPrediction, region: Region | None) -> dict[str, Any]:  # type: ignore[override]
-        asked, event = self._trained().answer, self.recipe.label_names[0]
-        names = [f"{event} by {time:g} {asked.unit}" for time in found.times]
+        event, unit = self.recipe.label_names[0], found.unit
+        names = [f"{event} by {time:g} {unit}" for time in found.times]
         risks, alone = (
             {name: round(float(p), 4) for name, p in zip(names, of, strict=True)}
             for of in (found.risks, found.clinical)
@@ -32,7 +26,7 @@ class RiskInfer(AnswerInfer):
         words = "; ".join(f"{n} {100 * risks[n]:.0f} % (covariates alone {100 * alone[n]:.0f} %)" for n in names)
         warnings = [f"{name} is not known; the training median stood for it" for name in found.missing]
         warnings += [
-            f"no training patient was followed for {time:g} {asked.unit}: the risk then is an extrapolation"
+            f"no training patient was followed for {time:g} {unit}: the risk then is an extrapolation"
             for time in found.beyond
         ]
         return {
@@ -40,7 +34,7 @@ class RiskInfer(AnswerInfer):
             "probabilities": risks,
             "clinical": alone,
             "curve": {
-                "unit": asked.unit,
+                "unit": unit,
                 "time": [round(float(t), 4) for t in found.bounds],
                 "survival": [round(float(s), 4) for s in found.survival],
                 "clinical_survival": [round(float(s), 4) for s in found.clinical_survival],
