@@ -34,10 +34,11 @@ from radloop.apps.sessions import SafeSessions, asked_image
 from radloop.engine.running import cancel, mark_ended, resumable
 from radloop.infers.answers import AnswerInfer
 from radloop.infers.boxes import BoxInfer
+from radloop.infers.risks import RiskInfer
 from radloop.infers.segmentation import NOTICE, SegmentationInfer
 from radloop.recipes.errors import BadInput, NotFound, RadloopError, closest
 from radloop.recipes.load import load_recipe
-from radloop.recipes.recipe import CLASS_KINDS, Recipe
+from radloop.recipes.recipe import STUDY_KINDS, Recipe
 from radloop.registry.lineage import used_retracted
 from radloop.strategies.batch import SerialBatch
 from radloop.strategies.random_draw import RandomDraw
@@ -103,7 +104,7 @@ class RadloopApp(MONAILabelApp):
             description=f"radloop: learns your question from your corrections; {NOTICE}",
             version="0.1.0",
             # viewers make an empty segment of each, which is no use for what is said in words
-            labels=list(dict.fromkeys(n for r in self.recipes if r.kind not in CLASS_KINDS for n in r.labels)),
+            labels=list(dict.fromkeys(n for r in self.recipes if r.kind not in STUDY_KINDS for n in r.labels)),
         )
         self._auto_update_scoring = False  # MONAI Label would start a scoring process a click
 
@@ -116,7 +117,7 @@ class RadloopApp(MONAILabelApp):
     def init_infers(self) -> dict[str, InferTask]:
         """One infer task a recipe, by its kind of answer."""
         withholds = self._datastore.blind.withholds  # type: ignore[attr-defined]
-        tasks = {"segmentation": SegmentationInfer, "detection": BoxInfer}
+        tasks = {"segmentation": SegmentationInfer, "detection": BoxInfer, "risk": RiskInfer}
         return {
             r.name: tasks.get(r.kind, AnswerInfer)(r, self.folder, self.ledger, self.champions, withholds)
             for r in self.recipes

@@ -52,6 +52,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from radloop.apps.evaluate_answers import report_answers
     from radloop.apps.evaluate_boxes import report_boxes
     from radloop.apps.evaluate_groups import check_columns, groupings, mask_figures
+    from radloop.apps.evaluate_risk import report_risks
     from radloop.apps.measured import choose
     from radloop.engine.assess import assess
     from radloop.engine.predictor import PredictorCache
@@ -77,6 +78,9 @@ def evaluate(options: argparse.Namespace) -> int:
         return 1
     if chosen.recipe.kind == "detection":
         report_boxes(options, chosen, found.scores, left_out)
+        return 0
+    if chosen.recipe.kind == "risk":
+        report_risks(options, chosen, found.scores, left_out)
         return 0
     if chosen.recipe.kind in CLASS_KINDS:
         report_answers(options, chosen, found.scores, left_out)

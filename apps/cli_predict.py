@@ -11,6 +11,7 @@ from dataclasses import astuple, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from radloop.apps.lesion_table import CHANGES, write_changes
 from radloop.apps.mask_rows import mask_rows
 from radloop.apps.place import open_folder
 from radloop.apps.results_table import RESULTS, Job, Row, is_answer, read_rows, source_of
@@ -47,9 +48,16 @@ def predict(options: argparse.Namespace) -> int:
     failed = _answer_all(todo, version, options.out, kept, answers)
     files = {"detection": f"boxes and {RESULTS} are", "segmentation": f"masks and {RESULTS} are"}
     say(f"{files.get(recipe.kind, f'{RESULTS} is')} in {options.out}")
+    if answers is None and options.studies and recipe.dimension == 3:
+        _say_changes(write_changes(open_folder(options.studies, len(recipe.channels)), recipe, options.out))
     if failed:
         complain(f"{plural(failed, 'study', 'studies')} of {len(todo)} failed; the reasons are above")
     return 1 if failed else 0
+
+
+def _say_changes(patients: int) -> None:
+    if patients:
+        say(f"{CHANGES} follows the lesions of {plural(patients, 'patient')} from study to study")
 
 
 def served_version(name: str, home: Home) -> Version:
@@ -75,13 +83,14 @@ def _without_masks(
     """What answers in words or boxes, where the recipe is of that kind."""
     from radloop.apps.predict_answers import Answers, in_words
     from radloop.apps.predict_boxes import BoxAnswers
+    from radloop.apps.predict_risk import Risks
 
     if recipe.kind == "detection":
         return BoxAnswers(version, options.out)
     if not in_words(recipe):
         return None
     folder = open_folder(options.studies, len(recipe.channels)) if options.studies else None
-    return Answers(home, folder, version)
+    return (Risks if recipe.kind == "risk" else Answers)(home, folder, version)
 
 
 def _check_out(options: argparse.Namespace) -> None:
@@ -128,8 +137,10 @@ def _files(job: Job, out: Path, answers: Answers | BoxAnswers | None) -> tuple[P
     """What is written of one study beside the table."""
     if answers is None:
         return (_mask_path(job, out),)
-    files = getattr(answers, "files", None)
-    return files(job) if files else ()
+    if hasattr(answers, "files"):
+        return answers.files(job)
+    file = answers.file(job, out)
+    return (file,) if file else ()
 
 
 def _home(options: argparse.Namespace) -> Home:
@@ -181,7 +192,9 @@ def _is_done(
     if isinstance(answers, BoxAnswers):
         return answers.done(job, rows.get(job.study, []))
     if answers:
-        return is_answer(rows.get(job.study, []), source_of(job, version, answers.told(job)), labels)
+        file = answers.file(job, out)
+        source = source_of(job, version, answers.told(job))
+        return is_answer(rows.get(job.study, []), source, answers.labels) and (file is None or file.is_file())
     return is_answer(rows.get(job.study, []), source_of(job, version), labels) and _mask_path(job, out).is_file()
 
 
@@ -207,7 +220,7 @@ def _answer_all(
         file.flush()
         for job in jobs:
             try:
-                found = list(answers.rows(job) if answers else _mask_rows(job, predictor, version, out))
+                found = list(answers.rows(job, out) if answers else _mask_rows(job, predictor, version, out))
             except NoSpace:
                 raise
             except (RadloopError, OSError, RuntimeError, MemoryError) as error:

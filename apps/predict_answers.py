@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from radloop.apps.results_table import Job, Row, source_of
 
 if TYPE_CHECKING:
+    from radloop.engine.regions import Region
     from radloop.recipes.recipe import Recipe
     from radloop.registry.version import Version
     from radloop.studies.folder import StudiesFolder
     from radloop.studies.home import Home
+    from radloop.studies.visits import Earlier
 
 
 class Answers:
@@ -44,9 +47,19 @@ class Answers:
         champion = self._registry.champion(name) if name and row is None else None
         cells = self._cells(job)
         covariates = [cells.get(one, "") for one in self._recipe.answer.covariates]
-        return repr((covariates, row.checksum if row else "", champion.number if champion else 0))
+        seen = [(one.study, one.gap) for one in self._earlier(job)]
+        return repr((covariates, row.checksum if row else "", champion.number if champion else 0, seen))
 
-    def rows(self, job: Job) -> Iterator[Row]:
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the lines of a study are called, in order."""
+        return self._recipe.label_names
+
+    def file(self, job: Job, out: Path) -> Path | None:
+        """A file that a study's answer is also written to, or None."""
+        return None
+
+    def rows(self, job: Job, out: Path) -> Iterator[Row]:
         """The lines of one study.
 
         Raises:
@@ -54,11 +67,8 @@ class Answers:
             NotFound: there is no mask of the region.
         """
         from radloop.engine.channels import lacking_words
-        from radloop.studies.images import read_study
 
-        volume = read_study(job.channels, self._recipe.may_lack)
-        region = self._regions.of(self._recipe, job.study if self._folder else None, volume)
-        found = self._predictor.predict(volume, region.mask if region else None, self._cells(job))
+        found, region = self._ask(job)
         warnings = [f"{name} is not known" for name in found.missing]
         warnings += lacking_words(found.lacking)
         warnings += [f"looked where {region.source} says"] if region else []
@@ -76,12 +86,26 @@ class Answers:
                 **source,
             )
 
+    def _ask(self, job: Job) -> tuple[Any, Region | None]:
+        from radloop.engine.answer_data import earlier_volumes
+        from radloop.studies.images import read_study
+
+        volume = read_study(job.channels, self._recipe.may_lack)
+        region = self._regions.of(self._recipe, job.study if self._folder else None, volume)
+        earlier = earlier_volumes(self._earlier(job))
+        return self._predictor.predict(volume, region.mask if region else None, self._cells(job), earlier), region
+
+    def _earlier(self, job: Job) -> tuple[Earlier, ...]:
+        from radloop.studies.visits import earlier_of
+
+        return earlier_of(self._folder, job.study, self._recipe) if self._folder else ()
+
     def _cells(self, job: Job) -> Mapping[str, str]:
         return self._folder.study(job.study).answers if self._folder else {}
 
 
 def in_words(recipe: Recipe) -> bool:
-    """Whether a recipe's answers are words and not masks."""
-    from radloop.recipes.recipe import CLASS_KINDS
+    """Whether a recipe's answers are about the whole study and not masks."""
+    from radloop.recipes.recipe import STUDY_KINDS
 
-    return recipe.kind in CLASS_KINDS
+    return recipe.kind in STUDY_KINDS

@@ -55,8 +55,8 @@ class BoxAnswers:
         except RadloopError:
             return False
 
-    def rows(self, job: Job) -> Iterator[Row]:
-        """The lines of one study, whose files are written first.
+    def rows(self, job: Job, out: Path) -> Iterator[Row]:
+        """The lines of one study, whose files are written into `out` first.
 
         Raises:
             BadInput: the study cannot be used.

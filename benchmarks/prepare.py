@@ -69,18 +69,21 @@ def lidc_nodules(data: Path) -> Prepared:
 
 
 def lgg_flair3d(data: Path) -> Prepared:
-    """FLAIR volumes of low-grade gliomas with grade and survival (days)."""
+    """FLAIR volumes of low-grade gliomas: tumour masks, grade, age, sex (0 male, 1 female), survival in days."""
+    sexes = {"MALE": "0", "FEMALE": "1"}
 
     def answers(row: Row) -> Row:
         day = row["case"].rsplit("_", 1)[-1]
+        graded = row["grade"] if row["grade"] in ("G2", "G3") else ""  # one is `[Discrepancy]`
         return {
             "patient": row["patient"],
             "date": f"{day[:4]}-{day[4:6]}-{day[6:]}",
             "site": row["site"],
             "modality": "MR",
             "age": _whole(row["age"]),
-            "sex": row["gender"][:1],
-            "grade": row["grade"],
+            "sex": sexes.get(row["gender"], ""),
+            "grade": graded[1:],
+            "who_grade": graded,
             "histology": row["histological_type"],
             "event": _whole(row["OS_event"]),
             "time": _whole(row["OS_days"]),

@@ -7,7 +7,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,10 @@ from radloop.recipes.errors import BadImage, BadLabel, NotFound
 from radloop.recipes.preprocess import Grid, Preprocess
 from radloop.recipes.recipe import Recipe
 from radloop.recipes.volume import Volume
-from radloop.studies.answers import read_answer
+from radloop.studies.answers import read_answer, read_outcome
 from radloop.studies.cases import Case
 from radloop.studies.images import read_mask, read_study
+from radloop.studies.visits import Earlier
 
 logger = logging.getLogger(__name__)
 
@@ -39,17 +40,30 @@ class PreparedAnswer:
     Attributes:
         case: the study and label it was made from.
         folder: holds `image.npy`, (inputs, x, y, z) float16; where a region is named, the last channel is its mask.
-        truth: (K,) float32 over the recipe's labels: 1, 0, or NaN where nobody looked.
+        truth: see `truth_of`.
+        before: of each earlier visit, oldest first, its folder and the time from it to this one.
     """
 
     case: Case
     folder: Path
     truth: np.ndarray
+    before: tuple[tuple[Path, float], ...] = ()
 
     @property
     def image(self) -> np.ndarray:
         """(inputs, x, y, z) float16, mapped from disk."""
         return np.load(self.folder / "image.npy", mmap_mode="r")
+
+    @property
+    def visits(self) -> list[np.ndarray]:
+        """The image of every earlier visit, oldest first, and of this one."""
+        folders = (*(folder for folder, _ in self.before), self.folder)
+        return [np.load(folder / "image.npy", mmap_mode="r") for folder in folders]
+
+    @property
+    def gaps(self) -> list[float]:
+        """Time from each visit to this one; 0 for this one."""
+        return [*(gap for _, gap in self.before), 0.0]
 
     @property
     def known(self) -> np.ndarray:
@@ -74,7 +88,9 @@ class AnswerBatch:
         region: (N, *space) uint8, zeros where the recipe names none.
         present: (N, z) bool for networks that take slices, else None.
         extra: (N, 2 * covariates) float32, or None where the recipe names none.
-        truth: (N, K) float32, NaN where nobody looked.
+        truth: (N, K) float32, NaN where nobody looked; of kind `risk` (N, 2).
+        gaps: (N, visits) time from each visit to the asked one, then NaN; `image`, `region` and `present` then have
+            a row a visit. None where the recipe asks for no sequence.
     """
 
     image: torch.Tensor
@@ -82,6 +98,7 @@ class AnswerBatch:
     present: torch.Tensor | None
     extra: torch.Tensor | None
     truth: torch.Tensor
+    gaps: torch.Tensor | None = None
 
 
 def takes_slices(recipe: Recipe) -> bool:
@@ -90,11 +107,14 @@ def takes_slices(recipe: Recipe) -> bool:
 
 
 def truth_of(recipe: Recipe, case: Case) -> np.ndarray:
-    """(K,) float32 of a case's answer: 1, 0, or NaN where nobody looked.
+    """(K,) float32 of a case's answer: 1, 0, or NaN where nobody looked; of kind `risk` event and time.
 
     Raises:
         BadLabel: the file is no answer.
     """
+    if recipe.kind == "risk":
+        outcome = read_outcome(case.label, recipe)
+        return np.array([outcome.event, outcome.time], np.float32)
     answer = read_answer(case.label, recipe)
     return np.array([float(answer[n]) if n in answer else math.nan for n in recipe.label_names], np.float32)
 
@@ -120,11 +140,27 @@ def prepare_answers(
 
 def _prepare(recipe: Recipe, case: Case, folder: Path) -> PreparedAnswer:
     truth = truth_of(recipe, case)
+    earlier = ((replace(case, study=one.study, channels=one.channels), one.gap) for one in case.earlier)
+    before = tuple((_kept(recipe, visit, folder), gap) for visit, gap in earlier)
+    return PreparedAnswer(case, _kept(recipe, case, folder), truth, before)
+
+
+def _kept(recipe: Recipe, case: Case, folder: Path) -> Path:
     place = folder / case_digest(case)
     if not (place / "image.npy").is_file():
         image = input_of(recipe, read_study(case.channels, recipe.may_lack), region_mask(case.region, recipe)).numpy()
         keep_arrays(place, image=image.clip(-_HALF_MAX, _HALF_MAX).astype(np.float16))
-    return PreparedAnswer(case, place, truth)
+    return place
+
+
+def earlier_volumes(earlier: Iterable[Earlier]) -> list[tuple[Volume, float]]:
+    """The studies before the asked one as a predictor takes them.
+
+    Raises:
+        BadImage: one cannot be read.
+        NotFound: one is gone.
+    """
+    return [(read_study(one.channels), one.gap) for one in earlier]
 
 
 def region_mask(file: Path | None, recipe: Recipe) -> Volume | None:
@@ -225,9 +261,21 @@ def cut(
 
 
 def stack(
-    recipe: Recipe, images: Sequence[np.ndarray], truths: Sequence[np.ndarray], extra: np.ndarray | None = None
+    recipe: Recipe,
+    images: Sequence[np.ndarray],
+    truths: Sequence[np.ndarray],
+    extra: np.ndarray | None = None,
+    gaps: Sequence[Sequence[float]] | None = None,
 ) -> AnswerBatch:
-    """A batch of studies that were cut; fewer slices are padded with zeros and told apart."""
+    """A batch of studies that were cut; fewer slices are padded with zeros and told apart, fewer visits with NaN.
+
+    Args:
+        recipe: whose network.
+        images: one a study, or of a sequence one a visit.
+        truths: one a study.
+        extra: (studies, 2 * covariates).
+        gaps: of a sequence, of each study the time from each of its visits.
+    """
     present = None
     if takes_slices(recipe):
         counts = [image.shape[3] for image in images]
@@ -243,10 +291,11 @@ def stack(
         present,
         None if extra is None else torch.from_numpy(extra.astype(np.float32)),
         torch.from_numpy(np.stack(truths).astype(np.float32)),
+        None if gaps is None else _padded(gaps),
     )
 
 
-def network_input(
+def _beside(
     recipe: Recipe, image: torch.Tensor, region: torch.Tensor, extra: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """What the network is given of a batch: (N, inputs, *space), and (N, `recipe.extras`) or None.
@@ -259,8 +308,21 @@ def network_input(
         return told, extra
     mask = region[:, None].to(image)
     size = mask.flatten(1).sum(1, keepdim=True).clamp(min=1).log() - _MIDDLE_SIZE
+    extra = extra if extra is None else extra.to(size)
     whole = torch.cat([told[:, :channels], mask, told[:, channels:]], dim=1)
     return whole, size if extra is None else torch.cat([extra, size], dim=1)
+
+
+def _padded(gaps: Sequence[Sequence[float]]) -> torch.Tensor:
+    most = max(map(len, gaps))
+    return torch.tensor([[*of, *[math.nan] * (most - len(of))] for of in gaps])
+
+
+def network_inputs(recipe: Recipe, batch: AnswerBatch, device: torch.device) -> list[torch.Tensor | None]:
+    """A batch as `radloop.networks.registry.build` says that networks take it, on a device."""
+    image, extra = _beside(recipe, batch.image.to(device), batch.region.to(device), batch.extra)
+    found = [image, *(None if of is None else of.to(device) for of in (batch.present, extra))]
+    return found if batch.gaps is None else [*found, batch.gaps.to(device)]
 
 
 class AnswerSource:
@@ -286,9 +348,13 @@ class AnswerSource:
     def next(self) -> AnswerBatch:
         """The next batch."""
         chosen = [self._next() for _ in range(self._recipe.fit.batch)]
-        images = [cut(self._cases[i].image, self._recipe, self._rng.uniform(-1, 1, 3).tolist())[0] for i in chosen]
+        images = []
+        for case in (self._cases[i] for i in chosen):
+            shift = self._rng.uniform(-1, 1, 3).tolist()
+            images += [cut(visit, self._recipe, shift)[0] for visit in case.visits]
         extra = None if self._extra is None else self._extra[chosen]
-        return stack(self._recipe, images, [self._cases[i].truth for i in chosen], extra)
+        gaps = [self._cases[i].gaps for i in chosen] if self._recipe.answer.sequence else None
+        return stack(self._recipe, images, [self._cases[i].truth for i in chosen], extra, gaps)
 
     def _next(self) -> int:
         """Every case once before any comes twice; by chance where classes are balanced."""

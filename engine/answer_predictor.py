@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from radloop.engine.answer_data import cut, located_input, network_input, stack
+from radloop.engine.answer_data import cut, input_of, located_input, network_inputs, stack
 from radloop.engine.channels import lacking
 from radloop.engine.covariates import Covariates
 from radloop.engine.slice_weights import SliceWeight, heaviest, thinned
@@ -73,7 +73,11 @@ class AnswerPredictor:
         self.band = Band.from_dict(kept["band"]) if "band" in kept else Band({})
 
     def predict(
-        self, volume: Volume, region: Volume | None = None, cells: Mapping[str, str] | None = None
+        self,
+        volume: Volume,
+        region: Volume | None = None,
+        cells: Mapping[str, str] | None = None,
+        earlier: Sequence[tuple[Volume, float]] = (),
     ) -> AnswerPrediction:
         """The answer about a study.
 
@@ -81,6 +85,7 @@ class AnswerPredictor:
             volume: the study's channels as read from its files.
             region: the mask of the recipe's region, where it names one.
             cells: the study's columns of `answers.csv`, for covariates.
+            earlier: of a sequence, the patient's studies before it, oldest first, and the time from each.
 
         Raises:
             BadImage: the volume does not fit the recipe.
@@ -88,13 +93,9 @@ class AnswerPredictor:
             BadInput: a covariate is no number.
         """
         begun = time.monotonic()
-        whole, grid, first = located_input(self.recipe, volume, region)
-        image = cut(whole.numpy(), self.recipe)[0]
-        logits, weights = (of[0] for of in self._asked([image], [cells or {}]))
+        logits, told = self._look(volume, region, cells or {}, earlier)
         found = self.scaled(logits[None])[0]
         missing = self.covariates.missing(cells or {})
-        places = first + thinned(whole.shape[3], len(weights))
-        told = heaviest(weights, places.tolist(), grid) if len(weights) else ()
         seconds = time.monotonic() - begun
         known = {
             name: limits
@@ -103,32 +104,61 @@ class AnswerPredictor:
         }
         return AnswerPrediction(found, logits, told, missing, seconds, lacking(self.recipe, volume), known)
 
-    def logits(self, images: Sequence[np.ndarray], cells: Sequence[Mapping[str, str]]) -> np.ndarray:
-        """(N, outputs) float64 of studies that were cut: the mean over the mirrorings that training was shown."""
-        return self._asked(images, cells)[0]
+    def _look(
+        self,
+        volume: Volume,
+        region: Volume | None,
+        cells: Mapping[str, str],
+        earlier: Sequence[tuple[Volume, float]],
+    ) -> tuple[np.ndarray, tuple[SliceWeight, ...]]:
+        """(outputs,) logits of one study, with the visits before it, and the slices that weighed most."""
+        whole, grid, first = located_input(self.recipe, volume, region)
+        images = [cut(input_of(self.recipe, one, region).numpy(), self.recipe)[0] for one, _ in earlier]
+        images.append(cut(whole.numpy(), self.recipe)[0])
+        gaps = [[*(gap for _, gap in earlier), 0.0]]
+        logits, weights = (of[0] for of in self._asked(images, [cells], gaps))
+        places = first + thinned(whole.shape[3], len(weights))
+        return logits, heaviest(weights, places.tolist(), grid) if len(weights) else ()
+
+    def logits(
+        self,
+        images: Sequence[np.ndarray],
+        cells: Sequence[Mapping[str, str]],
+        gaps: Sequence[Sequence[float]] | None = None,
+    ) -> np.ndarray:
+        """(N, outputs) float64 of studies that were cut: the mean over the mirrorings that training was shown.
+
+        Of a sequence there is one image a visit, and `gaps` of each study.
+        """
+        return self._asked(images, cells, gaps)[0]
 
     @torch.inference_mode()
-    def _asked(self, images: Sequence[np.ndarray], cells: Sequence[Mapping[str, str]]) -> tuple[np.ndarray, np.ndarray]:
-        """Logits (N, outputs), and what each slice weighed (N, slices); none where the network reads no slices."""
+    def _asked(
+        self,
+        images: Sequence[np.ndarray],
+        cells: Sequence[Mapping[str, str]],
+        gaps: Sequence[Sequence[float]] | None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (N, outputs), and what each slice weighed (N, slices); none but where slices are read."""
         extra = np.stack([self.covariates.row(of) for of in cells]) if self.covariates.names else None
         nothing = np.full(len(self.recipe.labels), np.nan, np.float32)
-        batch = stack(self.recipe, images, [nothing] * len(images), extra)
-        image, extra = network_input(self.recipe, batch.image, batch.region, batch.extra)
-        image = image.to(self._device)
-        present, more = (None if of is None else of.to(self._device) for of in (batch.present, extra))
-        found, weights = [], [image.new_zeros(len(image), 0)]
+        gaps = (gaps or [[0.0]] * len(cells)) if self.recipe.answer.sequence else None
+        batch = stack(self.recipe, images, [nothing] * len(cells), extra, gaps)
+        image, present, *rest = network_inputs(self.recipe, batch, self._device)
+        found, weights = [], []
         with torch.autocast(self._device.type, enabled=self._device.type == "cuda"):
             for axes in _mirrorings(self.recipe.fit.mirror):
-                turned = image.flip([axis + 2 for axis in axes])
-                if present is None:
-                    found.append(self._network(turned, None, more).double())
-                    continue
                 back = [1] if 2 in axes else []
-                logits, told = self._network.slices(turned, present.flip(back), more)  # type: ignore[operator]
+                turned = image.flip([axis + 2 for axis in axes])  # type: ignore[union-attr]
+                here = None if present is None else present.flip(back)
+                if here is None or gaps:
+                    found.append(self._network(turned, here, *rest).double())
+                    continue
+                logits, told = self._network.slices(turned, here, *rest)  # type: ignore[operator]
                 found.append(logits.double())
-                weights.append(told.flip(back))
-        seen = torch.stack(weights[1:] or weights).mean(0)
-        return torch.stack(found).mean(0).cpu().numpy(), seen.float().cpu().numpy()
+                weights.append(told.flip(back).float())
+        seen = torch.stack(weights).mean(0) if weights else torch.zeros(len(cells), 0)
+        return torch.stack(found).mean(0).cpu().numpy(), seen.cpu().numpy()
 
     def scaled(self, logits: np.ndarray, temperature: float | None = None) -> np.ndarray:
         """(N, K) float64 probabilities of (N, outputs) logits; `temperature` in place of the version's own."""

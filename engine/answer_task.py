@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from radloop.engine.answer_data import (
     AnswerSource,
     PreparedAnswer,
     PreparedAnswers,
-    network_input,
+    network_inputs,
     prepare_answers,
 )
 from radloop.engine.augment import Augment
@@ -49,22 +50,28 @@ class AnswerTask:
             BadInput: there is nothing to tell apart, or a covariate cannot be used.
         """
         _something_to_learn(self._recipe, cases)
-        cells = [case.case.answers for case in cases]
-        self._covariates = Covariates.fitted(self._recipe.answer.covariates, cells)
-        extra = np.stack([self._covariates.row(of) for of in cells]) if self._covariates.names else None
+        extra = self._told([case.case.answers for case in cases])
         self._weights = class_weights(self._recipe, cases)
         return AnswerSource(self._recipe, cases, seed, extra)
 
+    def _told(self, cells: Sequence[Mapping[str, str]]) -> np.ndarray | None:
+        """(n, 2 * covariates), standardised by these studies; None without covariates."""
+        self._covariates = Covariates.fitted(self._recipe.answer.covariates, cells)
+        return np.stack([self._covariates.row(of) for of in cells]) if self._covariates.names else None
+
     def loss(self, network: nn.Module, batch: AnswerBatch, augment: Augment, device: torch.device) -> torch.Tensor:
         """Of one batch; a scalar."""
-        image, region = augment(batch.image.to(device), batch.region.to(device))
-        region = torch.where(region == IGNORE, torch.zeros_like(region), region)
-        present, extra = (None if of is None else of.to(device) for of in (batch.present, batch.extra))
-        with training_precision(device):
-            image, extra = network_input(self._recipe, image, region, extra)
-            logits = network(image, present, extra)
+        logits = self._logits(network, batch, augment, device)
         weights = None if self._weights is None else self._weights.to(device)
         return answer_loss(self._recipe.kind, logits, batch.truth.to(device), weights)
+
+    def _logits(self, network: nn.Module, batch: AnswerBatch, augment: Augment, device: torch.device) -> torch.Tensor:
+        image, region = augment(batch.image.to(device), batch.region.to(device))
+        region = torch.where(region == IGNORE, torch.zeros_like(region), region)
+        inputs = network_inputs(self._recipe, replace(batch, image=image, region=region), device)
+        with training_precision(device):
+            logits: torch.Tensor = network(*inputs)
+        return logits
 
     def kept(self) -> dict[str, Any]:
         """What is saved beside the weights."""

@@ -2,7 +2,7 @@
 
 What the gate compares is 0..1, higher is better: Dice for masks; `radloop.evaluation.boxes.box_f1` for boxes; for
 answers in words 1 minus the Brier score (Brier 1950), halved where classes exclude each other, or 1 minus the ranked
-probability score of grades (Epstein 1969).
+probability score of grades (Epstein 1969); for risks 1 minus the squared error at the named times.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from radloop.engine.answer_predictor import AnswerPredictor
 from radloop.engine.box_assess import BoxScore, score_boxes
 from radloop.engine.box_predictor import BoxPredictor
 from radloop.engine.predictor import Prediction, Predictor
+from radloop.engine.risk_predictor import RiskPredictor
+from radloop.engine.risk_score import RiskScore, score_risk
 from radloop.evaluation import metrics
 from radloop.evaluation.lesions import LesionScore, lesion_score
 from radloop.recipes.errors import BadInput, NotFound
@@ -92,7 +94,7 @@ class AnswerScore:
     row: int = 0
 
 
-Score = CaseScore | AnswerScore | BoxScore
+Score = CaseScore | AnswerScore | BoxScore | RiskScore
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,8 @@ def assess(
         try:
             if isinstance(predictor, BoxPredictor):
                 scores.append(score_boxes(predictor, case))
+            elif isinstance(predictor, RiskPredictor):
+                scores.append(score_risk(predictor, case))
             elif isinstance(predictor, AnswerPredictor):
                 scores.append(_score_answer(predictor, case))
             else:

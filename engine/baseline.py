@@ -18,6 +18,7 @@ from radloop.engine.answer_baseline import answer_baseline
 from radloop.engine.assess import CaseScore, patient_scores
 from radloop.engine.box_assess import box_baseline
 from radloop.engine.prepared import Prepared, prepare
+from radloop.engine.risk_score import risk_baseline
 from radloop.recipes.recipe import CLASS_KINDS, Recipe
 from radloop.studies.cases import Case
 
@@ -51,6 +52,8 @@ def baseline_cases(
     """
     if recipe.kind == "detection":
         return box_baseline(recipe, train_cases, eval_cases)
+    if recipe.kind == "risk":
+        return risk_baseline(recipe, train_cases, eval_cases)
     if recipe.kind in CLASS_KINDS:
         return answer_baseline(recipe, train_cases, eval_cases)
     if cache is None:

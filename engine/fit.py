@@ -28,6 +28,7 @@ from radloop.engine.checkpoint import Checkpoint, digest
 from radloop.engine.cores import usable_cores
 from radloop.engine.mask_task import MaskTask
 from radloop.engine.precision import multiplies_bfloat16
+from radloop.engine.risk_task import RiskTask
 from radloop.engine.schedule import Budget, peak_share
 from radloop.engine.weights import Average, default_device, load_weights, save_weights
 from radloop.networks.registry import build
@@ -170,6 +171,8 @@ def task_of(recipe: Recipe) -> AnswerTask | BoxTask | MaskTask:
     """The data and the loss of a recipe's kind."""
     if recipe.kind == "detection":
         return BoxTask(recipe)
+    if recipe.kind == "risk":
+        return RiskTask(recipe)
     return AnswerTask(recipe) if recipe.kind in CLASS_KINDS else MaskTask(recipe)
 
 
@@ -185,7 +188,13 @@ def _job(
     """What the weights depend on; a checkpoint of anything else is not gone on from."""
     return {
         "recipe": recipe.hash(),
-        "labels": digest([[c.case.row, c.folder.name, c.known.tolist(), dict(c.case.answers)] for c in cases]),
+        "labels": digest(
+            [
+                [c.case.row, c.folder.name, c.known.tolist(), dict(c.case.answers)]
+                + [[one.study, one.gap] for one in c.case.earlier]
+                for c in cases
+            ]
+        ),
         "the version to start from": checksum(start) if start and start.is_file() else "",
         "budget": [budget.steps, budget.seconds],
         "seed": seed,

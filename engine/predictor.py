@@ -23,6 +23,7 @@ from radloop.engine.answer_predictor import AnswerPredictor
 from radloop.engine.box_masks import probable_boxes
 from radloop.engine.box_predictor import BoxPredictor
 from radloop.engine.channels import lacking, with_lacking
+from radloop.engine.risk_predictor import RiskPredictor
 from radloop.engine.weights import default_device, load_weights
 from radloop.networks.registry import build
 from radloop.networks.topology import patch_shape
@@ -176,6 +177,8 @@ def predictor_of(
     """What answers for a recipe's kind; see the classes for errors."""
     if recipe.kind == "detection":
         return BoxPredictor(recipe, weights, device)
+    if recipe.kind == "risk":
+        return RiskPredictor(recipe, weights, device)
     return (AnswerPredictor if recipe.kind in CLASS_KINDS else Predictor)(recipe, weights, device)
 
 

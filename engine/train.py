@@ -20,7 +20,7 @@ from radloop.engine.verdict import HeldOut, Verdict, levels, opponents
 from radloop.evaluation.gate_rule import Decision
 from radloop.networks.topology import topology
 from radloop.recipes.errors import BadInput, Conflict, RadloopError
-from radloop.recipes.recipe import CLASS_KINDS, JSON_KINDS, Recipe
+from radloop.recipes.recipe import JSON_KINDS, STUDY_KINDS, Recipe
 from radloop.registry.folders import WEIGHTS
 from radloop.registry.lineage import made_by, tainted
 from radloop.registry.registry import Overtaken, Registry
@@ -197,9 +197,11 @@ def _sides(
 def _where_answers_are(recipe: Recipe) -> str:
     if recipe.kind == "detection":
         return ", or put its boxes into labels/final as <id>.json"
-    if recipe.kind not in CLASS_KINDS:
+    if recipe.kind not in STUDY_KINDS:
         return ""
     columns = recipe.label_names if recipe.kind == "multilabel" else (recipe.answer.column or recipe.name,)
+    if recipe.kind == "risk":
+        columns = (recipe.answer.event, recipe.answer.time)
     return f", or fill {', '.join(map(repr, columns))} in answers.csv"
 
 

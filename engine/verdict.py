@@ -18,6 +18,7 @@ import torch
 from radloop.engine.assess import Score, assess, label_scores, patient_scores
 from radloop.engine.baseline import baseline_cases
 from radloop.engine.predictor import predictor_of
+from radloop.engine.risk_predictor import RiskPredictor
 from radloop.evaluation.gate_rule import FULL, Decision, Level, judge, reconcile
 from radloop.recipes.errors import RadloopError
 from radloop.recipes.recipe import Recipe
@@ -237,7 +238,10 @@ class Verdict:
         return others - {score.row for score in self.scores}
 
     def _version(self, version: Version) -> list[Score]:
-        return self._assess(predictor_of(version.load_recipe(), version.weights, self.device))
+        predictor = predictor_of(version.load_recipe(), version.weights, self.device)
+        if isinstance(predictor, RiskPredictor) and self.recipe.kind == "risk":
+            predictor.ask(self.recipe)  # both at the same times, or they could not be compared
+        return self._assess(predictor)
 
     def _assess(self, predictor: Any) -> list[Score]:
         found = assess(predictor, self.held_out.every, lambda _: self.stop(), surfaces=False)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
+from radloop.engine.answer_data import earlier_volumes
 from radloop.engine.answer_predictor import AnswerPrediction
 from radloop.engine.channels import lacking_words
 from radloop.engine.regions import Region, Regions
@@ -26,6 +27,7 @@ from radloop.studies.blind import WITHHELD
 from radloop.studies.folder import StudiesFolder
 from radloop.studies.images import mask_extension, read_header, read_study
 from radloop.studies.ledger import Ledger
+from radloop.studies.visits import earlier_of
 
 logger = logging.getLogger(__name__)
 
@@ -95,10 +97,13 @@ class AnswerInfer(InferTask):
             volume = read_study(paths, self.recipe.may_lack)
             region = self._regions.of(self.recipe, study, volume)
             cells = self._folder.study(study).answers if study else {}
-            found = self._serving.predictor(version).predict(volume, region.mask if region else None, cells)
+            predictor = self._serving.predictor(version)
+            earlier = earlier_volumes(earlier_of(self._folder, study, predictor.recipe))
+            found = predictor.predict(volume, region.mask if region else None, cells, earlier)
         mask = np.zeros(volume.shape, np.uint8) if region is None else (region.mask.array[0] > 0).astype(np.uint8)
         params = self._told(version, {"total": round(time.monotonic() - started, 3)})
         params |= self._answer(found, region)
+        params |= {"visits": 1 + len(earlier)} if predictor.recipe.answer.sequence else {}
         params["warnings"] += self._remember(study or request.get("shown_as"), client, version)
         return save_answer(Answer(mask, volume.affine, params["label_names"], version, {}), extension), params
 

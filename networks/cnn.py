@@ -13,7 +13,7 @@ from torch import nn
 from radloop.networks.blocks import LastLayer, Trunk, mean_and_max
 from radloop.networks.registry import register
 from radloop.networks.topology import topology
-from radloop.recipes.recipe import CLASS_KINDS, Recipe
+from radloop.recipes.recipe import STUDY_KINDS, Recipe
 
 _FEWEST_RESOLUTIONS = 3  # DynUNet's own limit
 
@@ -43,7 +43,7 @@ class Classifier(nn.Module):
         return self.last(mean_and_max(self.trunk(image)), extra)
 
 
-@register("cnn", CLASS_KINDS)
+@register("cnn", STUDY_KINDS)
 def cnn(recipe: Recipe) -> nn.Module:
     """A small residual network."""
     return Classifier(recipe)

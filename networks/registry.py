@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 from torch import nn
 
+from radloop.networks.visits import VisitNetwork
 from radloop.recipes.errors import BadRecipe, closest
 from radloop.recipes.recipe import Kind, Recipe
 
 Builder = Callable[[Recipe], nn.Module]
 
-_FAMILIES = ("cnn", "detector", "rnn", "slices", "transformer")
+_FAMILIES = ("clinical", "cnn", "detector", "rnn", "slices", "transformer")
 
 
 class _Entry(NamedTuple):
@@ -87,12 +88,15 @@ def build(recipe: Recipe) -> nn.Module:
     None; names that begin with `slices_` take (N, inputs, x, y, z) and say in `present` (N, z) which slices are no
     padding, and have `slices(image, present, extra)` -> logits and what each slice weighed, (N, z), in all 1.
 
+    With `answer.sequence` it is a `VisitNetwork` around that, which is given the visits' gaps too.
+
     Raises:
         BadRecipe: `network.name` is not registered or not for this recipe, or its sizes cannot be built.
     """
     check_name(recipe)
     try:
-        return _entries[recipe.network.name].builder(recipe)
+        network = _entries[recipe.network.name].builder(recipe)
+        return VisitNetwork(network, recipe) if recipe.answer.sequence else network
     except (AssertionError, ValueError) as error:  # how MONAI refuses sizes
         msg = f"network {recipe.network.name!r} cannot be built with these sizes: {error}"
         raise BadRecipe(msg) from error

@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from radloop.networks.registry import register
 from radloop.networks.slices import Readout, SliceEncoder, SliceNetwork
-from radloop.recipes.recipe import CLASS_KINDS, Recipe
+from radloop.recipes.recipe import STUDY_KINDS, Recipe
 
 
 class Recurrent(nn.Module):
@@ -26,13 +26,13 @@ class Recurrent(nn.Module):
         return sequence + self.join(read)
 
 
-@register("slices_gru", CLASS_KINDS, dimensions=(3,))
+@register("slices_gru", STUDY_KINDS, dimensions=(3,))
 def slices_gru(recipe: Recipe) -> nn.Module:
     """Gated recurrent units over slices (Cho et al., EMNLP 2014)."""
     return _recurrent(recipe, nn.GRU)
 
 
-@register("slices_lstm", CLASS_KINDS, dimensions=(3,))
+@register("slices_lstm", STUDY_KINDS, dimensions=(3,))
 def slices_lstm(recipe: Recipe) -> nn.Module:
     """Long short-term memory over slices (Hochreiter and Schmidhuber, Neural Computation 1997)."""
     return _recurrent(recipe, nn.LSTM)

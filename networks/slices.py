@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from radloop.networks.blocks import LastLayer, Trunk, mean_and_max
 from radloop.networks.registry import register
 from radloop.networks.topology import topology
-from radloop.recipes.recipe import CLASS_KINDS, Recipe
+from radloop.recipes.recipe import STUDY_KINDS, Recipe
 
 _PIXELS_AT_ONCE = 2**21  # 8 slices of 512 x 512
 _WAVES = (1, 2, 4, 8)
@@ -113,7 +113,7 @@ class Readout(nn.Module):
         return torch.cat([mean, largest], 1), (weights + held / holder.shape[1]) / 2
 
 
-@register("slices_pool", CLASS_KINDS, dimensions=(3,))
+@register("slices_pool", STUDY_KINDS, dimensions=(3,))
 def slices_pool(recipe: Recipe) -> nn.Module:
     """Slices are encoded one by one and pooled."""
     encoder = SliceEncoder(recipe)

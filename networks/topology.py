@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import ceil, prod
 
 from radloop.recipes.errors import BadRecipe
-from radloop.recipes.recipe import CLASS_KINDS, JSON_KINDS, Recipe
+from radloop.recipes.recipe import JSON_KINDS, STUDY_KINDS, Recipe
 
 BASE_FEATURES = 16
 MOST_FEATURES = 256
@@ -58,7 +58,7 @@ def topology(recipe: Recipe) -> Topology:
 
 def min_multiple(recipe: Recipe) -> tuple[int, ...]:
     """Voxels along each axis of which every input of the recipe's network must be a multiple; 1 where any size does."""
-    if recipe.kind in CLASS_KINDS:
+    if recipe.kind in STUDY_KINDS:
         return (1,) * recipe.dimension
     return topology(recipe).total_stride
 

@@ -17,7 +17,7 @@ from radloop.networks.cnn import dynunet
 from radloop.networks.registry import register
 from radloop.networks.slices import Readout, SliceEncoder, SliceNetwork
 from radloop.networks.topology import topology
-from radloop.recipes.recipe import CLASS_KINDS, Recipe
+from radloop.recipes.recipe import STUDY_KINDS, Recipe
 
 _HEAD = 32  # numbers of a token that one attention head sees
 _LAYERS = {"slices": 2, "vit": 4, "bottleneck": 2}
@@ -91,14 +91,14 @@ class AttentionUNet(DynUNet):
         return nn.Sequential(super().get_bottleneck(), GridAttention(self.filters[-1], _LAYERS["bottleneck"]))
 
 
-@register("slices_attention", CLASS_KINDS, dimensions=(3,))
+@register("slices_attention", STUDY_KINDS, dimensions=(3,))
 def slices_attention(recipe: Recipe) -> nn.Module:
     """Self-attention over slices."""
     encoder = SliceEncoder(recipe)
     return SliceNetwork(recipe, encoder, Attention(encoder.width, _LAYERS["slices"]), Readout(encoder.width, asks=True))
 
 
-@register("vit", CLASS_KINDS)
+@register("vit", STUDY_KINDS)
 def vit(recipe: Recipe) -> nn.Module:
     """A small vision transformer."""
     return VisionTransformer(recipe)

@@ -15,12 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, f
 from pydantic_core import PydanticCustomError
 
 Kind = Literal["segmentation", "detection", "classification", "multilabel", "ordinal", "risk"]
+Unit = Literal["days", "months", "years"]
 Modality = Literal["CT", "MR", "XR", "US", "PT", "OT"]
 
 MAX_LABELS = 255
 CLASS_KINDS: tuple[Kind, ...] = ("classification", "multilabel", "ordinal")
 """Kinds whose answer is about the whole study, in words."""
-JSON_KINDS: tuple[Kind, ...] = (*CLASS_KINDS, "detection")
+STUDY_KINDS: tuple[Kind, ...] = (*CLASS_KINDS, "risk")
+"""Kinds whose answer is about the whole study: words, or a risk over time."""
+JSON_KINDS: tuple[Kind, ...] = (*STUDY_KINDS, "detection")
 """Kinds whose label is a small JSON file and not a mask."""
 
 
@@ -40,12 +43,24 @@ class Answer(Part):
             channel; empty looks at the whole image.
         border: mm kept around the region on every side.
         covariates: columns of `answers.csv` with numbers that the network is told too, such as age.
+        event: the column of `answers.csv` that says whether the event of a `risk` recipe came, 1 or 0.
+        time: the column with the time of the event, or until when the patient was known to be without it.
+        unit: of times.
+        times: when a `risk` recipe tells the risk, in ascending order.
+        intervals: pieces of time that a risk is learned for; their bounds come from the training events.
+        sequence: `visits` looks at the patient's earlier dated studies too, with the time since each in `unit`.
     """
 
     column: str = ""
     region: str = Field(default="", pattern=r"^([a-z][a-z0-9_]{0,63})?$")
     border: float = Field(default=10.0, ge=0)
     covariates: tuple[str, ...] = ()
+    event: str = "event"
+    time: str = "time"
+    unit: Unit = "days"
+    times: tuple[PositiveFloat, ...] = ()
+    intervals: int = Field(default=6, ge=1, le=100)
+    sequence: Literal["", "visits"] = ""
 
 
 class Preprocess(Part):
@@ -157,7 +172,7 @@ class Recipe(Part):
     Attributes:
         labels: name -> id; ids are exactly 1..N, 0 is background. What an answer can say: structures of a mask,
             classes of boxes (`detection`), classes that exclude each other (`classification`), findings (`multilabel`),
-            grades from the lowest (`ordinal`).
+            grades from the lowest (`ordinal`), the one event (`risk`).
         channels: names of a study's channels in the order `_0000`, `_0001`; one for an ordinary study.
         optional: those of the channels that a study may lack.
         display_channel: the channel that viewers show.
@@ -211,9 +226,9 @@ class Recipe(Part):
 
     @property
     def outputs(self) -> int:
-        """Numbers that the network gives: 1 + labels a voxel of a mask; one a class or finding; grades less one."""
+        """Numbers that the network gives: 1 + labels a voxel; one a class, finding or interval; grades less one."""
         count = len(self.labels)
-        return {"segmentation": count + 1, "ordinal": count - 1}.get(self.kind, count)
+        return {"segmentation": count + 1, "ordinal": count - 1, "risk": self.answer.intervals}.get(self.kind, count)
 
     @property
     def inputs(self) -> int:
@@ -255,7 +270,7 @@ class Disagreement(NamedTuple):
 
 def disagreements(recipe: Recipe) -> list[Disagreement]:
     """All that does not fit together in a recipe; empty where nothing is wrong."""
-    return [*_lengths(recipe), *_strides(recipe), *_ranges(recipe), *_answers(recipe), *_masks(recipe)]
+    return [*_lengths(recipe), *_strides(recipe), *_ranges(recipe), *_answers(recipe), *_risks(recipe), *_masks(recipe)]
 
 
 def _lengths(recipe: Recipe) -> Iterator[Disagreement]:
@@ -332,13 +347,16 @@ def _answers(recipe: Recipe) -> Iterator[Disagreement]:
     if kind in ("classification", "ordinal") and len(recipe.labels) < 2:
         text = f"kind = {kind!r} with one label; name at least two, such as {{ benign = 1, malignant = 2 }}"
         yield Disagreement((("labels",), ("kind",)), text)
-    if kind not in CLASS_KINDS and answer != Answer():
-        yield Disagreement((("answer",), ("kind",)), f"[answer] is for {', '.join(CLASS_KINDS)}; kind is {kind!r}")
+    if kind not in STUDY_KINDS and answer != Answer():
+        yield Disagreement((("answer",), ("kind",)), f"[answer] is for {', '.join(STUDY_KINDS)}; kind is {kind!r}")
     if kind == "multilabel" and answer.column:
         text = f"answer.column = {answer.column!r}; a multilabel recipe has a column of each label's name: leave it out"
         yield Disagreement((("answer", "column"), ("kind",)), text)
     if answer.region == recipe.name:
         yield Disagreement((("answer", "region"),), f"answer.region = {answer.region!r} is the recipe itself")
+    if answer.sequence and answer.region:
+        text = "answer.sequence and answer.region cannot be together: earlier visits have no region of their own yet"
+        yield Disagreement((("answer", "sequence"), ("answer", "region")), text)
     repeated = [name for name in answer.covariates if answer.covariates.count(name) > 1]
     if repeated:
         yield Disagreement((("answer", "covariates"),), f"answer.covariates names {repeated[0]!r} twice")
@@ -363,3 +381,32 @@ def _masks(recipe: Recipe) -> Iterator[Disagreement]:
                 f"evaluate.lesions names {name!r}, which is {'there twice' if name in recipe.labels else 'no label'}; "
             )
             yield Disagreement((("evaluate", "lesions"), ("labels",)), text + f"labels are {', '.join(recipe.labels)}")
+
+
+_OF_RISK = ("event", "time", "unit", "times", "intervals")
+
+
+def _risks(recipe: Recipe) -> Iterator[Disagreement]:
+    answer, kind = recipe.answer, ("kind",)
+    if recipe.kind != "risk":
+        given = [name for name in _OF_RISK if getattr(answer, name) != getattr(Answer(), name)]
+        given = [name for name in given if name != "unit" or not answer.sequence]
+        if given and recipe.kind in STUDY_KINDS:
+            text = f"answer.{given[0]} is for kind = 'risk'; kind is {recipe.kind!r}"
+            yield Disagreement((("answer", given[0]), kind), text)
+        return
+    if len(recipe.labels) != 1:
+        text = f"kind = 'risk' with {len(recipe.labels)} labels; name the one event, such as {{ death = 1 }}"
+        yield Disagreement((("labels",), kind), text)
+    if answer.column:
+        text = f"answer.column = {answer.column!r}; a risk recipe has answer.event and answer.time in its place"
+        yield Disagreement((("answer", "column"), kind), text)
+    if not answer.times or list(answer.times) != sorted(set(answer.times)):
+        text = f"answer.times is {list(answer.times)}; say at which times the risk is told, such as [365, 1095]"
+        yield Disagreement((("answer", "times"), kind), text)
+    if not answer.event or not answer.time or answer.event == answer.time:
+        text = f"answer.event = {answer.event!r} and answer.time = {answer.time!r} must be two columns of answers.csv"
+        yield Disagreement((("answer", "event"), ("answer", "time")), text)
+    if recipe.fit.balance != "none":
+        text = f"fit.balance = {recipe.fit.balance!r} is for classes; leave it out where kind is 'risk'"
+        yield Disagreement((("fit", "balance"), kind), text)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from radloop.recipes.errors import Conflict, RadloopError
-from radloop.recipes.recipe import CLASS_KINDS, Recipe
+from radloop.recipes.recipe import STUDY_KINDS, Recipe
 from radloop.studies.answer_rows import keep_answer, keep_boxes
 from radloop.studies.answers import fit_answer, is_answer
 from radloop.studies.box_files import fit_boxes
@@ -84,7 +84,7 @@ def accept_label(
             author_kind=author_kind,
             note="; ".join(text for text in (note, drawn) if text),
         )
-    if recipe.kind in CLASS_KINDS or is_answer(file):
+    if recipe.kind in STUDY_KINDS or is_answer(file):
         return keep_answer(
             ledger,
             study,

@@ -20,17 +20,18 @@ from typing import Any
 
 from radloop.recipes.boxes import Box
 from radloop.recipes.errors import BadLabel, NoSpace, RadloopError, closest
-from radloop.recipes.recipe import CLASS_KINDS, Recipe
-from radloop.studies.answers import ENDING, check_answer, read_answer, write_answer
+from radloop.recipes.recipe import STUDY_KINDS, Recipe
+from radloop.studies.answers import ENDING, Said, check_answer, read_answer, read_outcome, write_answer
 from radloop.studies.box_files import write_boxes
 from radloop.studies.files import writing
 from radloop.studies.folder import StudiesFolder, Study, answer_lines, table_id
 from radloop.studies.ledger import Ledger
+from radloop.studies.outcomes import Outcome, outcome_in_cells
 from radloop.studies.rows import UNKNOWN, AuthorKind, LabelRow, Origin, State
 
 log = logging.getLogger(__name__)
 
-#: What cells say: column -> the label's name, or whether a finding is there.
+#: What cells say: column -> the label's name or a time, or whether a finding is there or an event came.
 Cells = dict[str, "str | bool"]
 
 _FROM = "from answers.csv: "
@@ -43,7 +44,7 @@ def keep_answer(
     ledger: Ledger,
     study: Study,
     recipe: Recipe,
-    answer: Mapping[str, bool],
+    answer: Said,
     author: str,
     *,
     state: State = "final",
@@ -66,7 +67,7 @@ def keep_answer(
         study,
         recipe,
         write,
-        tuple(answer),
+        recipe.label_names if isinstance(answer, Outcome) else tuple(answer),
         author,
         state=state,
         shown_version=shown_version,
@@ -125,7 +126,7 @@ def take_cells(folder: StudiesFolder, ledger: Ledger, recipes: Sequence[Recipe])
         BadInput: the table cannot be read.
         NoSpace: the disk is full or read-only.
     """
-    asked = [recipe for recipe in recipes if recipe.kind in CLASS_KINDS]
+    asked = [recipe for recipe in recipes if recipe.kind in STUDY_KINDS]
     table = folder.path / "answers.csv"
     if not asked or not table.is_file():
         return []
@@ -153,7 +154,7 @@ def cells_of(recipe: Recipe, file: Path) -> dict[str, str]:
     Raises:
         BadLabel: it says nothing of the recipe's labels.
     """
-    cells = _as_cells(recipe, read_answer(file, recipe))
+    cells = _in_cells(recipe, file)
     return {column: value if isinstance(value, str) else str(int(value)) for column, value in cells.items()}
 
 
@@ -207,19 +208,24 @@ def _column(recipe: Recipe) -> str:
 def _said(recipe: Recipe, row: LabelRow, ledger: Ledger) -> Cells:
     """What a label says to the recipe of now, as cells would."""
     try:
-        return _as_cells(recipe, read_answer(ledger.content(row), recipe))
+        return _in_cells(recipe, ledger.content(row))
     except BadLabel as error:
         log.info("label %d says nothing any more: %s", row.id, error)
         return {}
 
 
-def _as_cells(recipe: Recipe, answer: Mapping[str, bool]) -> Cells:
+def _in_cells(recipe: Recipe, file: Path) -> Cells:
+    if recipe.kind == "risk":
+        return read_outcome(file, recipe).cells(recipe)
+    answer = read_answer(file, recipe)
     if recipe.kind == "multilabel":
         return {**answer}
     return {_column(recipe): next(name for name, holds in answer.items() if holds)}
 
 
-def _as_answer(recipe: Recipe, cells: Cells) -> dict[str, bool]:
+def _as_answer(recipe: Recipe, cells: Cells) -> Said:
+    if recipe.kind == "risk":
+        return Outcome(bool(cells[recipe.answer.event]), float(cells[recipe.answer.time]), recipe.answer.unit)
     if recipe.kind == "multilabel":
         return check_answer(recipe, {name: bool(value) for name, value in cells.items()})
     return check_answer(recipe, {str(cells[_column(recipe)]): True})
@@ -227,6 +233,12 @@ def _as_answer(recipe: Recipe, cells: Cells) -> dict[str, bool]:
 
 def _cells(recipe: Recipe, row: Mapping[str, str]) -> tuple[Cells, list[str]]:
     """What a row of the table says to a recipe, and what is wrong with it; an empty cell says nothing."""
+    if recipe.kind == "risk":
+        try:
+            outcome = outcome_in_cells(recipe, row)
+        except BadLabel as error:
+            return {}, [str(error)]
+        return outcome.cells(recipe) if outcome else {}, []
     columns = recipe.label_names if recipe.kind == "multilabel" else (_column(recipe),)
     cells: Cells = {}
     wrong = []

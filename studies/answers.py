@@ -3,8 +3,10 @@
     {"format": 1, "kind": "classification", "answer": "malignant"}
     {"format": 1, "kind": "ordinal", "answer": "grade 3"}
     {"format": 1, "kind": "multilabel", "answer": {"effusion": true, "mass": false}}
+    {"format": 1, "kind": "risk", "event": true, "time": 412, "unit": "days"}
 
-A finding that is left out was not looked at. In memory an answer is a dict: label name -> whether it holds.
+A finding that is left out was not looked at. In memory an answer is a dict: label name -> whether it holds; of kind
+`risk` an `Outcome`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from radloop.recipes.errors import BadLabel, NotFound, closest
-from radloop.recipes.recipe import CLASS_KINDS, JSON_KINDS, Recipe
+from radloop.recipes.recipe import CLASS_KINDS, JSON_KINDS, STUDY_KINDS, Recipe
+from radloop.studies.outcomes import Outcome, outcome_of, wrong_outcome
 
 FORMAT = 1
 """Grows when an older radloop could not read the file any more."""
@@ -25,6 +28,7 @@ ENDING = ".json"
 LIMIT = 64 * 1024
 """The largest answer file, bytes."""
 _LARGEST = 1024 * 1024  # of boxes, see `radloop.studies.box_files`
+Said = Mapping[str, bool] | Outcome
 _KEYS = ("format", "kind", "answer")
 _MOST = 16  # findings whose answer is found again from its checksum: 65536 are tried
 
@@ -39,14 +43,14 @@ def mask_recipes(recipes: Iterable[Recipe]) -> list[Recipe]:
     return [recipe for recipe in recipes if recipe.kind not in JSON_KINDS]
 
 
-def write_answer(path: Path, kind: str, answer: Mapping[str, bool]) -> None:
+def write_answer(path: Path, kind: str, answer: Said) -> None:
     """Writes an answer file.
 
     Args:
         kind: the recipe's.
         answer: what was looked at; of `classification` and `ordinal` the one that holds is written.
     """
-    path.write_bytes(_content(kind, answer))
+    path.write_bytes(answer.content(FORMAT) if isinstance(answer, Outcome) else _content(kind, answer))
 
 
 def read_answer(path: Path, recipe: Recipe | None = None) -> dict[str, bool]:
@@ -61,6 +65,11 @@ def read_answer(path: Path, recipe: Recipe | None = None) -> dict[str, bool]:
         BadLabel: it is no answer, or says nothing of the recipe's labels.
     """
     kind, answer = _load(path)
+    if isinstance(answer, Outcome):
+        if recipe is not None and recipe.kind != "risk":
+            msg = f"{path.name} says when an event came (risk); recipe {recipe.name} is of kind {recipe.kind}"
+            raise BadLabel(msg)
+        return {name: answer.event for name in recipe.label_names} if recipe else {"event": answer.event}
     if recipe is None:
         return answer
     known = {name: answer[name] for name in recipe.label_names if name in answer}
@@ -70,8 +79,22 @@ def read_answer(path: Path, recipe: Recipe | None = None) -> dict[str, bool]:
     return known if kind == "multilabel" else _one_of(recipe, next(iter(known)))
 
 
-def said(path: Path) -> str | dict[str, bool] | list[Any]:
-    """What an answer file says, as it is written there: a label's name, findings, or boxes.
+def read_outcome(path: Path, recipe: Recipe) -> Outcome:
+    """What an answer file of kind `risk` says, in the recipe's unit.
+
+    Raises:
+        NotFound: there is no such file.
+        BadLabel: it is no answer, or of another kind.
+    """
+    kind, answer = _load(path, recipe)
+    if not isinstance(answer, Outcome):
+        msg = f"{path.name} says {_spoken(answer)} ({kind}); recipe {recipe.name} asks whether an event came, and when"
+        raise BadLabel(msg)
+    return answer.within(recipe.answer.unit)
+
+
+def said(path: Path) -> str | dict[str, Any] | list[Any]:
+    """What an answer file says, as it is written there: a label's name, findings, event and time, or boxes.
 
     Raises:
         NotFound: there is no such file.
@@ -81,6 +104,8 @@ def said(path: Path) -> str | dict[str, bool] | list[Any]:
     if isinstance(told, dict) and told.get("kind") == "detection" and isinstance(told.get("boxes"), list):
         return list(told["boxes"])
     kind, answer = _load(path)
+    if isinstance(answer, Outcome):
+        return answer.told()
     return answer if kind == "multilabel" else next(iter(answer))
 
 
@@ -112,21 +137,21 @@ def check_answer(recipe: Recipe, answer: Mapping[str, bool]) -> dict[str, bool]:
     return _one_of(recipe, holding[0])
 
 
-def fit_answer(recipe: Recipe, file: Path) -> dict[str, bool]:
+def fit_answer(recipe: Recipe, file: Path) -> Said:
     """The answer of a file that somebody sent, as the recipe keeps it.
 
     Raises:
         NotFound: there is no such file.
         BadLabel: it is a mask, no answer, of another kind, or does not fit the recipe.
     """
-    if recipe.kind in CLASS_KINDS and not is_answer(file):
+    if recipe.kind in STUDY_KINDS and not is_answer(file):
         msg = f"{file.name} is no answer; recipe {recipe.name} is of kind {recipe.kind} and takes a JSON answer file"
         raise BadLabel(msg)
-    kind, answer = _load(file)
-    if recipe.kind in CLASS_KINDS and kind != recipe.kind:
+    kind, answer = _load(file, recipe)
+    if recipe.kind in STUDY_KINDS and kind != recipe.kind:
         msg = f"{file.name} has kind {kind!r}; recipe {recipe.name} takes answers of kind {recipe.kind!r}"
         raise BadLabel(msg)
-    return check_answer(recipe, answer)
+    return answer if isinstance(answer, Outcome) else check_answer(recipe, answer)
 
 
 def found_again(names: Sequence[str], digest: str) -> bytes | None:
@@ -174,12 +199,14 @@ def load_json(path: Path, limit: int) -> Any:
         raise BadLabel(msg) from error
 
 
-def _load(path: Path) -> tuple[str, dict[str, bool]]:
-    """Kind and answer of a file; what is wrong with it is said under its name."""
+def _load(path: Path, recipe: Recipe | None = None) -> tuple[str, dict[str, bool] | Outcome]:
+    """Kind and answer of a file, to a recipe; what is wrong with it is said under its name."""
     told = load_json(path, LIMIT)
     if reason := _wrong(told):
         msg = f"{path.name} {reason}"
         raise BadLabel(msg)
+    if told["kind"] == "risk":
+        return "risk", outcome_of(told, recipe.answer.unit if recipe else "days")
     answer = told["answer"]
     return told["kind"], answer if told["kind"] == "multilabel" else {answer: True}
 
@@ -194,6 +221,8 @@ def _wrong(told: Any) -> str:
         return f"has format {version!r}; write {form}"
     if version > FORMAT:
         return f"is an answer of format {version}, this radloop knows {FORMAT}; update radloop"
+    if told.get("kind") == "risk":
+        return wrong_outcome(told)
     for key in (*told, *_KEYS):
         if key not in _KEYS:
             return (
@@ -203,8 +232,8 @@ def _wrong(told: Any) -> str:
             return f"has no key {key!r}; write {form}"
     kind, answer = told["kind"], told["answer"]
     if kind not in CLASS_KINDS:
-        hint = closest(kind, CLASS_KINDS) if isinstance(kind, str) else ""
-        return f"has kind {_short(kind)}; allowed are {', '.join(CLASS_KINDS)}{hint}"
+        hint = closest(kind, STUDY_KINDS) if isinstance(kind, str) else ""
+        return f"has kind {_short(kind)}; allowed are {', '.join(STUDY_KINDS)}{hint}"
     if kind != "multilabel":
         return "" if isinstance(answer, str) else f"has answer {_short(answer)}; write the name of a label"
     if not isinstance(answer, dict):

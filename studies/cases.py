@@ -18,6 +18,7 @@ from radloop.studies.images import read_mask
 from radloop.studies.ledger import LabelRow, Ledger
 from radloop.studies.sides import study_sides
 from radloop.studies.split import Side
+from radloop.studies.visits import Earlier, Visits
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Case:
         author: who gave it.
         region: mask of the recipe that `answer.region` names, where the study has a label of it.
         answers: the study's cells of `answers.csv`.
+        earlier: the patient's studies before it, oldest first, where `answer.sequence` asks for them.
     """
 
     study: str
@@ -53,6 +55,7 @@ class Case:
     author: str = ""
     region: Path | None = None
     answers: Mapping[str, str] = field(default_factory=dict)
+    earlier: tuple[Earlier, ...] = ()
 
 
 def labelled_cases(
@@ -76,6 +79,7 @@ def labelled_cases(
     regions = ledger.current(recipe.answer.region, until) if recipe.answer.region else {}
     # Those with a label first: among themselves they fill every side, so that held-out ones can be measured on.
     side_of = study_sides(studies, ledger, rows)
+    visits = Visits(studies if recipe.answer.sequence else {})
     cases = []
     for study_id, row in sorted(rows.items()):
         if only is not None and study_id not in only:
@@ -108,6 +112,7 @@ def labelled_cases(
                 author=row.author,
                 region=region,
                 answers=study.answers,
+                earlier=visits.before(study, recipe),
             )
         )
     return cases

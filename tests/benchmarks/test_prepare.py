@@ -77,6 +77,18 @@ def test_a_large_set_becomes_a_studies_folder(prepare, data_dir, tmp_path, name,
         assert len({row["patient"] for row in table}) == patients
 
 
+def test_covariates_of_gliomas_are_numbers_and_every_patient_has_a_time(prepare, data_dir, tmp_path):
+    prepare.prepare("lgg_flair3d", tmp_path, data_dir, quiet=True)
+    table = rows(tmp_path / "answers.csv")
+    assert {row["sex"] for row in table} == {"0", "1"}
+    assert [row["grade"] for row in table].count("") == 1, "one is graded differently in two places"
+    assert {row["grade"] for row in table} == {"2", "3", ""}
+    assert {row["who_grade"] for row in table} == {"G2", "G3", ""}
+    assert {row["event"] for row in table} == {"0", "1"}
+    assert all(float(row["time"]) > 0 for row in table)
+    assert all(float(row["age"]) > 0 for row in table)
+
+
 def test_boxes_name_studies_that_are_there(prepare, data_dir, tmp_path):
     prepare.prepare("cxr_mass_boxes", tmp_path, data_dir, quiet=True)
     boxes = rows(tmp_path / "boxes.csv")

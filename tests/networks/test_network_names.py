@@ -8,7 +8,7 @@ import pytest
 
 from radloop.networks.registry import build, kinds_of, names
 from radloop.recipes.errors import BadRecipe
-from radloop.recipes.recipe import CLASS_KINDS, Kind, Recipe
+from radloop.recipes.recipe import CLASS_KINDS, STUDY_KINDS, Kind, Recipe
 
 KINDS: tuple[Kind, ...] = ("segmentation", *CLASS_KINDS)
 
@@ -26,11 +26,11 @@ def test_every_name_is_for_masks_for_boxes_or_for_all_answers_about_a_study() ->
     for kind in CLASS_KINDS:
         assert names(kind) == ("cnn", "slices_attention", "slices_gru", "slices_lstm", "slices_pool", "vit")
     assert names("detection") == ("retinanet",)
-    assert set(names()) == {*names("segmentation"), *names("ordinal"), *names("detection")}
-    assert names("risk") == ()
-    for name in names():
+    assert set(names("risk")) == {*names("ordinal"), "clinical"}
+    assert set(names()) == {*names("segmentation"), *names("risk"), *names("detection")}
+    for name in set(names()) - {"clinical"}:
         alone = next((kind for kind in ("segmentation", "detection") if name in names(kind)), None)
-        assert kinds_of(name) == ((alone,) if alone else CLASS_KINDS)
+        assert kinds_of(name) == ((alone,) if alone else STUDY_KINDS)
 
 
 @pytest.mark.parametrize("name", names())

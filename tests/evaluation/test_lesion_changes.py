@@ -1,0 +1,59 @@
+"""Lesions of successive studies: matched in world space, measured, each told once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import pdist
+
+from radloop.evaluation.lesion_changes import lesions_of, longest_distance, match
+
+AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
+
+
+def box(*places: tuple[int, int, int], size: int = 4, shape: tuple[int, int, int] = (40, 40, 20)) -> np.ndarray:
+    mask = np.zeros(shape, bool)
+    for x, y, z in places:
+        mask[x : x + size, y : y + size, z : z + 2] = True
+    return mask
+
+
+def test_volume_and_diameter_are_of_the_world():
+    (lesion,) = lesions_of(box((10, 10, 5)), AFFINE).found
+    assert lesion.volume_ml == pytest.approx(4 * 4 * 2 * 2 / 1000)
+    assert lesion.diameter_mm == pytest.approx(np.sqrt(9 + 9 + 4) + 1)
+    np.testing.assert_allclose(lesion.centre, [11.5, 11.5, 11])
+
+
+def test_the_longest_distance_is_that_of_all_pairs():
+    rng = np.random.default_rng(0)
+    for points in (rng.normal(size=(300, 3)), np.c_[rng.integers(0, 15, (300, 2)), np.zeros(300)], np.zeros((1, 3))):
+        every = pdist(points).max() if len(points) > 1 else 0
+        assert longest_distance(points) == pytest.approx(every)
+
+
+def test_lesions_are_the_same_by_overlap_then_by_distance_then_new_or_gone():
+    before = lesions_of(box((2, 2, 2), (12, 12, 8), (30, 30, 15)), AFFINE)
+    after = lesions_of(box((3, 3, 2), (18, 12, 8), (2, 30, 2)), AFFINE)
+    found = [(c.before and c.before.number, c.after and c.after.number, c.matched) for c in match(before, after)]
+    assert [how for *_, how in found] == ["overlap", "distance", "gone", "new"]
+    assert all(one is None or two is None or one > 0 for one, two, _ in found)
+    near = [change.matched for change in match(before, after, within=3.0)]
+    assert near == ["overlap", "gone", "gone", "new", "new"]
+
+
+def test_another_grid_of_the_same_place_changes_nothing():
+    before = lesions_of(box((4, 4, 4), (20, 20, 10)), AFFINE)
+    flip = np.diag([-1.0, 1.0, 1.0, 1.0])
+    flip[0, 3] = 39
+    after = lesions_of(box((4, 4, 4), (20, 20, 10))[::-1], AFFINE @ flip)
+    changes = match(before, after)
+    assert [change.matched for change in changes] == ["overlap", "overlap"]
+    for change in changes:
+        np.testing.assert_allclose(change.before.centre, change.after.centre)
+
+
+def test_nothing_in_either_is_no_change():
+    nothing = lesions_of(np.zeros((4, 4, 4), bool), AFFINE)
+    assert match(nothing, nothing) == []
+    assert [c.matched for c in match(nothing, lesions_of(box((1, 1, 1)), AFFINE))] == ["new"]
