@@ -77,11 +77,11 @@ class BoxAnswers:
     def _lines(self, job: Job, boxes: Sequence[Box], seconds: float) -> Iterator[Row]:
         source, time = asdict(source_of(job, self._version)), f"{seconds:.2f}"
         if not boxes:
-            yield Row(job.study, "", "", "", time, "nothing found", **source)
+            yield Row(job.study, "", seconds=time, warnings="nothing found", **source)
         for box in boxes:
             size, centre = (" ".join(f"{v:.1f}" for v in of) for of in (box.size, _lps(box)))
-            score = f"{box.score:.4f}"
-            yield Row(job.study, box.label, "", score, time, "", **source, size_mm=size, centre_lps_mm=centre)
+            told = {"probability": f"{box.score:.4f}", "seconds": time, "size_mm": size, "centre_lps_mm": centre}
+            yield Row(job.study, box.label, **told, **source)
 
 
 def slicer_markups(boxes: Sequence[Box], affine: np.ndarray) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class BoxScore:
         logits: label -> (m,) before scaling.
         seconds: the prediction's wall clock.
         row: ledger row of the label.
+        missing: nothing: boxes take no covariates and all of their channels.
     """
 
     study: str
@@ -48,6 +49,7 @@ class BoxScore:
     logits: Boxes = field(default_factory=dict)
     seconds: float = 0.0
     row: int = 0
+    missing: tuple[str, ...] = ()
 
     def as_row(self, *, blind: bool | None = None) -> BoxRow:
         """For `radloop.evaluation.boxes`."""

@@ -48,7 +48,7 @@ def read_coco_source(src: Path) -> Source:
         study = split_ending(path.name)[0]
         boxes = from_pixels(by_image.get(number, []))
         studies.append(Incoming(study, name, (CopiedFile(path),), answers=answers.get(study, {}), boxes=boxes))
-    return Source(studies, excluded)
+    return Source(studies, excluded, accounted=[src / ANNOTATIONS])
 
 
 def from_pixels(rows: Sequence[tuple[str, Sequence[float]]]) -> Callable[[np.ndarray], list[Box]]:

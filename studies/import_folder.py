@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,6 +48,7 @@ def read_folder_source(src: Path, folder: Path) -> Source:
     names = read_names(src / "labels" / "names.json") or None
     channel_names = read_channels(src / "labels" / "channels.json")
     answers = read_answers(src / "answers.csv", {i: () for i in images})
+    boxes = _box_files(src, images)
     studies = [
         Incoming(
             study,
@@ -56,12 +57,12 @@ def read_folder_source(src: Path, folder: Path) -> Source:
             masks.pop(study, None),
             names,
             answers.get(study, {}),
-            boxes=_boxes_in(src, study),
+            boxes=_reads(boxes.get(study)),
         )
         for study, channels in sorted(images.items())
     ]
     excluded += [(_relative(p, src), "a mask without an image of its name") for p in masks.values()]
-    return Source(studies, excluded, channel_names)
+    return Source(studies, excluded, channel_names, accounted=frozenset(boxes.values()))
 
 
 def read_nested_source(src: Path) -> Source:
@@ -173,10 +174,18 @@ def _in_mask_folders(src: Path) -> dict[str, Path]:
     return masks
 
 
-def _boxes_in(src: Path, study: str) -> Callable[[np.ndarray], list[Box]] | None:
-    """What reads the boxes of a study, `<id>.json` where masks lie; None without such a file."""
-    files = (src / name / f"{study}.json" for name in MASK_FOLDERS)
-    file = next((file for file in files if file.is_file()), None)
+def _box_files(src: Path, studies: Collection[str]) -> dict[str, Path]:
+    """Study -> the file of its boxes, `<id>.json` where masks lie; of studies that have one."""
+    found = {}
+    for study in studies:
+        files = (src / name / f"{study}.json" for name in MASK_FOLDERS)
+        if file := next((file for file in files if file.is_file()), None):
+            found[study] = file
+    return found
+
+
+def _reads(file: Path | None) -> Callable[[np.ndarray], list[Box]] | None:
+    """What gives the boxes of a file, whatever the study's affine: they lie in the world."""
     return None if file is None else lambda _: read_boxes(file)
 
 

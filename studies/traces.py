@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from radloop.studies.answers import ENDING
 from radloop.studies.folder import IMAGE_ENDINGS, StudiesFolder, split_ending
 from radloop.studies.home import Home
 from radloop.studies.view import VIEW_ENDINGS
@@ -51,7 +52,8 @@ def holds(path: Path, ids: Collection[str]) -> bool:
 def is_of(path: Path, ids: Collection[str], before: re.Pattern[str] | None = None) -> bool:
     """Whether a file has one of the ids, maybe after a beginning that is not part of it."""
     names = {path.name, before.sub("", path.name)} if before else {path.name}
-    return any(_id(name, endings) in ids for name in names for endings in (IMAGE_ENDINGS, VIEW_ENDINGS))
+    endings = (IMAGE_ENDINGS, VIEW_ENDINGS, *(((ENDING,),) if path.parent.name == "final" else ()))  # boxes
+    return any(_id(name, some) in ids for name in names for some in endings)
 
 
 def elsewhere(paths: Iterable[Path]) -> list[Path]:

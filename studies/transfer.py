@@ -109,6 +109,7 @@ def _read(src: Path, progress: Progress | None) -> Source:
             studies=[*plain.studies, *dicom.studies],
             excluded=[*plain.excluded, *dicom.excluded],
             channel_names=plain.channel_names,
+            accounted=[*plain.accounted, *dicom.accounted],
         )
     plain = plain if images else read_nested_source(src)
     if not plain.studies and not plain.excluded:

@@ -68,6 +68,8 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Path:
         told = {"format": 1, "kind": "detection", "coordinates": "LPS", "boxes": boxes}
         if number < STUDIES - 1:
             (final / f"s{number:02d}.json").write_text(json.dumps(told))
+    lines = [f"s{number:02d},{'north' if number % 2 else 'south'}" for number in range(STUDIES)]
+    (studies / "answers.csv").write_text("image,site\n" + "\n".join(lines) + "\n")
     home = Home.find(studies)
     (home.recipes / "blocks.toml").write_text(BOXES)
     assert main(["train", "blocks", "--studies", str(studies)]) == 0
@@ -93,12 +95,13 @@ def test_evaluate_writes_figures_report_and_table(
 ) -> None:
     files = {name: tmp_path / f"out.{name}" for name in ("json", "html", "csv")}
     words = ["--json", str(files["json"]), "--report", str(files["html"]), "--per-study", str(files["csv"])]
-    assert run(loop, "evaluate", "blocks", *words) == 0
+    assert run(loop, "evaluate", "blocks", "--by", "site", *words) == 0
     said = capsys.readouterr().out
     assert "trivial method (the mean boxes of the studies learned from)" in said
     assert "not for clinical use" in said
     figures = json.loads(files["json"].read_text())
     assert {"recipe", "version", "n", "patients", "metrics"} <= set(figures)
+    assert set(figures["groups"]["site"]) <= {"north", "south"}
     assert {"ap50", "ap50.block", "ap", "box_f1", "trivial_ap50", "difference"} <= set(figures["metrics"])
     assert "Not for clinical use" in files["html"].read_text()
     with files["csv"].open() as file:

@@ -147,7 +147,7 @@ def test_coco_comes_in_and_goes_out(tmp_path: Path) -> None:
     (source / "annotations.json").write_text(json.dumps(annotations))
     report = import_studies(source, tmp_path / "studies")
     assert report.labels == ["x1", "x2"]
-    assert ("x3.png", "listed in annotations.json, not there") in report.excluded
+    assert report.excluded == [("x3.png", "listed in annotations.json, not there")]
     studies = tmp_path / "studies"
     told_there = json.loads((studies / "labels" / "final" / "x1.json").read_text())
     assert told_there["boxes"] == [{"label": "bright", "center": [13.5, 25.5, 0.0], "size": [8.0, 12.0, 1.0]}], "LPS"
@@ -158,6 +158,7 @@ def test_coco_comes_in_and_goes_out(tmp_path: Path) -> None:
     export_studies(folder, ledger, recipe, tmp_path / "out", format="folder")
     again = import_studies(tmp_path / "out", tmp_path / "again")
     assert again.labels == ["x1", "x2"]
+    assert not [what for what, _ in again.excluded if "labels/final" in what]
     assert read_boxes(tmp_path / "again/labels/final/x1.json") == read_boxes(studies / "labels/final/x1.json")
     (source / "annotations.json").write_text(json.dumps(annotations | {"annotations": [{"image_id": 1}]}))
     with pytest.raises(BadInput, match="not in COCO's form"):

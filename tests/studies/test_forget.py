@@ -147,6 +147,18 @@ def test_a_restore_that_was_killed_keeps_no_content_of_theirs(house: Any) -> Non
     assert not left.exists()
 
 
+def test_boxes_go_and_other_tables_of_that_name_stay(house: Any) -> None:
+    house.arrive("names")
+    house.name("names", "P")
+    final = house.path / "labels" / "final"
+    final.mkdir(parents=True, exist_ok=True)
+    for file in (final / "names.json", final.parent / "names.json"):
+        file.write_text("{}")
+    house.forget("P")
+    assert not (final / "names.json").exists()
+    assert (final.parent / "names.json").is_file()
+
+
 def test_links_are_followed_to_masks_and_named_for_images(house: Any, tmp_path: Path) -> None:
     filled_with(house, "erna", "otto")
     disk = tmp_path / "disk"
