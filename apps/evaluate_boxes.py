@@ -19,6 +19,7 @@ def report_boxes(
     options: argparse.Namespace, chosen: Measured, scores: Sequence[BoxScore], left_out: Sequence[str]
 ) -> None:
     """Says the figures and writes the files that were asked for."""
+    from radloop.apps.evaluate_groups import box_figures, groupings, tell
     from radloop.engine.box_assess import FLOOR, box_baseline
     from radloop.evaluation.box_report import in_words, summarise_boxes, write_box_csv, write_box_html
     from radloop.evaluation.report import About, write_json
@@ -33,6 +34,8 @@ def report_boxes(
     say(f"{studies} of {patients}; 95 % intervals over patients")
     say(in_words(rows, floor, names, FLOOR))
     table(("metric", "value", "low", "high"), [(name, *_limits(of)) for name, of in summary["metrics"].items()])
+    parts = groupings(options.by, chosen.cases, scores, rows, box_figures(names))
+    tell(parts, summary)
     notes = [*chosen.notes, *left_out, *_scaled(version.manifest.get("temperature"))]
     for note in notes:
         say(note)
@@ -49,6 +52,7 @@ def report_boxes(
             command=shlex.join(["radloop", *sys.argv[1:]]),
             notes=[*notes, f"{NOTICE.capitalize()}."],
             baseline_name=FLOOR,
+            groupings=parts,
         )
         write_box_html(options.report, rows, names, about, floor)
     for path in filter(None, (options.json, options.per_study, options.report)):
