@@ -10,10 +10,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from radloop.apps.champions import Champions
 from radloop.apps.cli import main
 from radloop.engine.covariates import Covariates
 from radloop.engine.weights import save_weights
 from radloop.evaluation.probability_interval import Band
+from radloop.infers.answers import AnswerInfer
+from radloop.infers.boxes import BoxInfer
+from radloop.infers.segmentation import SegmentationInfer
 from radloop.networks.registry import build
 from radloop.recipes.boxes import boxes_of
 from radloop.recipes.load import load_recipe, parse_recipe
@@ -124,3 +128,18 @@ def test_predict_names_what_was_missing(place: Path, recipe: str, tmp_path: Path
     assert limits == ({"bright": True} if recipe == "shade" else {}), "where validation patients said something"
     one = ["--image", str(place / "s00_0000.nii.gz"), "--home", str(Home.find(place).path)]
     assert main(["predict", recipe, *one, "--out", str(tmp_path / "one")]) == 0
+
+
+@pytest.mark.parametrize("recipe", ["spot", "shade", "frames"])
+def test_a_viewer_is_told_what_was_missing(place: Path, recipe: str) -> None:
+    home = Home.find(place)
+    task = {"spot": SegmentationInfer, "shade": AnswerInfer, "frames": BoxInfer}[recipe](
+        load_recipe(recipe, home.path), StudiesFolder(place), Ledger(home), Champions(home)
+    )
+    for study, missing in (("s00", ["age", "t1c"]), ("s01", [])):
+        file, params = task({"study": study, "client_id": "r", "result_extension": ".nii.gz"})
+        Path(file).unlink()
+        assert params["missing"] == (missing if recipe == "shade" else missing[1:])
+        assert any("channel t1c is missing" in warning for warning in params["warnings"]) == bool(missing)
+    if recipe == "shade":
+        assert set(params["intervals"]) == {"bright"}
