@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from radloop.apps.terminal import NOTICE, plural, say, table
@@ -13,8 +13,6 @@ from radloop.apps.terminal import NOTICE, plural, say, table
 if TYPE_CHECKING:
     from radloop.apps.measured import Measured
     from radloop.engine.box_assess import BoxScore
-    from radloop.evaluation.boxes import BoxRow
-    from radloop.evaluation.intervals import Interval
 
 
 def report_boxes(
@@ -31,7 +29,7 @@ def report_boxes(
     rows = [score.as_row(blind=blind.get(score.row)) for score in scores]
     floor = [s.as_row() for s in box_baseline(recipe, chosen.learned, chosen.cases)] if chosen.learned else []
     summary: dict[str, Any] = summarise_boxes(recipe.name, version.number, rows, names, floor)
-    parts = groupings(options.by, chosen.cases, scores, rows, _main_figures(names))
+    parts = groupings(options.by, chosen.cases, scores, rows, box_figures(names))
     say(f"{recipe.name} version {version.number} on {chosen.split} ({NOTICE})")
     studies, patients = plural(summary["n"], "study", "studies"), plural(summary["patients"], "patient")
     say(f"{studies} of {patients}; 95 % intervals over patients")
@@ -59,16 +57,6 @@ def report_boxes(
         write_box_html(options.report, rows, names, about, floor)
     for path in filter(None, (options.json, options.per_study, options.report)):
         say(f"wrote {path}")
-
-
-def _main_figures(labels: Sequence[str]) -> Callable[[list[BoxRow]], Mapping[str, Interval | None]]:
-    def figures(rows: list[BoxRow]) -> Mapping[str, Interval | None]:
-        from radloop.evaluation.boxes import measure_boxes
-
-        found = measure_boxes(rows, labels) if rows else {}
-        return {name: found.get(name) for name in ("ap50", "recall", "precision", "box_f1")}
-
-    return figures
 
 
 def _scaled(temperature: Mapping[str, Any] | None) -> list[str]:

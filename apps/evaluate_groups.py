@@ -10,6 +10,7 @@ from radloop.apps.terminal import WrongUse, say, table
 from radloop.recipes.errors import closest
 
 if TYPE_CHECKING:
+    from radloop.evaluation.boxes import BoxRow
     from radloop.evaluation.class_summary import ClassRow
     from radloop.evaluation.groups import Grouping
     from radloop.evaluation.intervals import Interval
@@ -95,6 +96,18 @@ def class_figures(recipe: Recipe) -> Callable[[list[ClassRow]], Mapping[str, Int
         read = [row for row in rows if row.truth]
         found = measure(*matrices(recipe, read), kind=recipe.kind, labels=recipe.label_names) if read else {}
         return {name: found.get(name) for name in (compared_in(recipe), "accuracy", "balanced_accuracy", "brier")}
+
+    return figures
+
+
+def box_figures(labels: Sequence[str]) -> Callable[[list[BoxRow]], Mapping[str, Interval | None]]:
+    """Every metric over all labels."""
+
+    def figures(rows: list[BoxRow]) -> Mapping[str, Interval | None]:
+        from radloop.evaluation.boxes import measure_boxes
+
+        found = measure_boxes(rows, labels)
+        return {name: found.get(name) for name in ("ap50", "box_f1", "froc")}
 
     return figures
 

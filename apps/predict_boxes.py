@@ -66,22 +66,33 @@ class BoxAnswers:
         from radloop.studies.files import write_whole
         from radloop.studies.images import read_study
 
-        volume = read_study(job.channels)
+        volume = read_study(job.channels, self._predictor.recipe.may_lack)
         found = self._predictor.predict(volume)
         boxes, markups = self.files(job)
         write_whole(boxes, lambda file: _write(file, content(found.shown)))
         shown = json.dumps(slicer_markups(found.shown, volume.affine), indent=1, ensure_ascii=False) + "\n"
         write_whole(markups, lambda file: _write(file, shown.encode()))
-        return self._lines(job, found.shown, found.seconds)
+        return self._lines(job, found.shown, found.seconds, found.lacking)
 
-    def _lines(self, job: Job, boxes: Sequence[Box], seconds: float) -> Iterator[Row]:
+    def _lines(self, job: Job, boxes: Sequence[Box], seconds: float, lacking: Sequence[str]) -> Iterator[Row]:
+        from radloop.engine.channels import lacking_words
+
         source, time = asdict(source_of(job, self._version)), f"{seconds:.2f}"
         if not boxes:
-            yield Row(job.study, "", seconds=time, warnings="nothing found", **source)
+            warnings = "; ".join(["nothing found", *lacking_words(lacking)])
+            yield Row(job.study, "", seconds=time, warnings=warnings, **source)
         for box in boxes:
             size, centre = (" ".join(f"{v:.1f}" for v in of) for of in (box.size, _lps(box)))
-            told = {"probability": f"{box.score:.4f}", "seconds": time, "size_mm": size, "centre_lps_mm": centre}
-            yield Row(job.study, box.label, **told, **source)
+            yield Row(
+                job.study,
+                box.label,
+                probability=f"{box.score:.4f}",
+                seconds=time,
+                warnings="; ".join(lacking_words(lacking)),
+                size_mm=size,
+                centre_lps_mm=centre,
+                **source,
+            )
 
 
 def slicer_markups(boxes: Sequence[Box], affine: np.ndarray) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Augment:
 
     def intensity(self, image: torch.Tensor) -> torch.Tensor:
         """The (N, C, *space) float32 images with other contrast, brightness and noise, everything where it was."""
-        return torch.stack([self._intensity(one) for one in image])
+        return torch.stack([self._without(self._intensity(one), self._gone(one)) for one in image])
 
     def state(self) -> torch.Tensor:
         """Of its random numbers, for `go_on`."""
@@ -72,11 +72,15 @@ class Augment:
             image, label = image.flip([axis + 1 for axis in axes]), label.flip(axes)
         if self._chance(s.affine):
             image, label = self._turn(image, label)
-        image = self._intensity(image)
-        if gone:  # noise and brightness must not fill what is not there
+        return self._without(self._intensity(image), gone), label
+
+    @staticmethod
+    def _without(image: torch.Tensor, gone: list[int]) -> torch.Tensor:
+        """Noise and brightness must not fill channels that are not there."""
+        if gone:
             image = image.clone()
             image[gone] = 0
-        return image, label
+        return image
 
     def _gone(self, image: torch.Tensor) -> list[int]:
         """Channels that the study lacks, or that it is to do without this time."""

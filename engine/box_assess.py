@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.cluster.vq import kmeans2
@@ -37,7 +37,7 @@ class BoxScore:
         logits: label -> (m,) before scaling.
         seconds: the prediction's wall clock.
         row: ledger row of the label.
-        missing: nothing: boxes take no covariates and all of their channels.
+        missing: optional channels that the study lacks.
     """
 
     study: str
@@ -63,8 +63,9 @@ def score_boxes(predictor: BoxPredictor, case: Case) -> BoxScore:
         BadInput, NotFound: the study or its label cannot be read.
     """
     recipe, true = predictor.recipe, true_boxes(predictor.recipe, case)
-    answer = predictor.predict(read_study(case.channels))
-    return _score(recipe, case, answer.grid, true, answer.boxes, answer.logits, answer.seconds)
+    answer = predictor.predict(read_study(case.channels, recipe.may_lack))
+    found = _score(recipe, case, answer.grid, true, answer.boxes, answer.logits, answer.seconds)
+    return replace(found, missing=answer.lacking)
 
 
 def _score(

@@ -185,7 +185,7 @@ def _prepare(recipe: Recipe, case: Case, folder: Path) -> PreparedBoxes:
     boxes = true_boxes(recipe, case)
     place = folder / case_digest(case)
     if not (place / "labels.npy").is_file():
-        image, frame = framed(recipe, read_study(case.channels))
+        image, frame = framed(recipe, read_study(case.channels, recipe.may_lack))
         keep_arrays(
             place,
             image=image.clamp(-_HALF_MAX, _HALF_MAX).half().numpy(),
@@ -282,6 +282,8 @@ def _kept(
 
 
 def _hash(recipe: Recipe) -> str:
-    parts = recipe.model_dump(mode="json", include={"preprocess", "dimension", "channels", "labels", "format"})
+    parts = recipe.model_dump(
+        mode="json", include={"preprocess", "dimension", "channels", "optional", "labels", "format"}
+    )
     parts |= {"boxes": True, "patch": patch_shape(recipe) if recipe.dimension == 2 else None}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from radloop.engine.box_data import Frame, framed
 from radloop.engine.box_detector import detector_of
+from radloop.engine.channels import lacking, with_lacking
 from radloop.engine.weights import default_device, load_weights, read_kept
 from radloop.networks.registry import build
 from radloop.networks.topology import patch_shape
@@ -36,12 +37,14 @@ class BoxPrediction:
         logits: (n,) of each before scaling by the version's temperature.
         grid: 4x4 affine of the voxels in which boxes are compared.
         seconds: wall clock.
+        lacking: optional channels that the study lacks.
     """
 
     boxes: tuple[Box, ...]
     logits: np.ndarray
     grid: np.ndarray
     seconds: float
+    lacking: tuple[str, ...] = ()
 
     @property
     def shown(self) -> tuple[Box, ...]:
@@ -93,7 +96,8 @@ class BoxPredictor:
         scaled = 1 / (1 + np.exp(-logits[order] / self.temperature))
         names = [self.recipe.label_names[number] for number in labels[order]]
         boxes = frame.boxes(found[order], names, scaled.tolist())
-        return BoxPrediction(tuple(boxes), logits[order], frame.grid.affine, time.monotonic() - begun)
+        seconds = time.monotonic() - begun
+        return BoxPrediction(tuple(boxes), logits[order], frame.grid.affine, seconds, lacking(self.recipe, volume))
 
     def _detect(self, image: torch.Tensor, frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Boxes in the network's voxels, the places of their labels, and scores inside 0..1."""
@@ -101,6 +105,7 @@ class BoxPredictor:
         short = [max(0, size - n) for n, size in zip(image.shape[1:], patch, strict=True)]
         after = [side for n in reversed(short) for side in (0, n)]
         padded = functional.pad(image[None], after, mode="replicate") if any(short) else image[None]
+        padded = with_lacking(self.recipe, padded)
         slides = any(n > size for n, size in zip(padded.shape[2:], patch, strict=True))
         (told,) = self._detector(padded.to(self._device), use_inferer=slides)
         boxes, labels, scores = (told[key].double().cpu().numpy() for key in ("boxes", "labels", "labels_scores"))

@@ -12,6 +12,7 @@ from torch import nn
 from radloop.engine.augment import Augment
 from radloop.engine.box_data import BoxBatch, BoxSource, PreparedBoxes, PreparedBoxSet, prepare_boxes
 from radloop.engine.box_detector import detector_of
+from radloop.engine.channels import with_lacking
 from radloop.recipes.errors import BadInput
 from radloop.recipes.recipe import Recipe
 
@@ -51,7 +52,8 @@ class BoxTask:
             for boxes, labels in zip(batch.boxes, batch.labels, strict=True)
         ]
         # in single precision: MONAI refuses a number that half precision cannot hold
-        found = self._detector(augment.intensity(batch.image.to(device)), targets)
+        image = with_lacking(self._recipe, augment.intensity(batch.image.to(device)))
+        found = self._detector(image, targets)
         return torch.stack(list(found.values())).sum()
 
     def kept(self) -> dict[str, Any]:

@@ -126,6 +126,7 @@ def _base(seen: Fingerprint, name: str, labels: dict[str, int], device: str) -> 
             modality=seen.modality,
             dimension=seen.dimension,
             channels=rules.channel_names(seen),
+            optional=rules.optional(seen),
             labels=labels,
             preprocess=rules.intensities(seen)[0],
             fit=Fit(

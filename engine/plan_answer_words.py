@@ -9,7 +9,7 @@ import numpy as np
 from radloop.engine import plan_rules as rules
 from radloop.engine.plan_search import RESERVE
 from radloop.engine.plan_text import Entry, Table
-from radloop.engine.plan_words import channels_why, first_words, normalising, seconds, times
+from radloop.engine.plan_words import channels_why, first_words, normalising, optional_channels, seconds, times
 from radloop.recipes.recipe import Recipe
 from radloop.studies.answer_look import AnswerLook
 from radloop.studies.fingerprint import Fingerprint
@@ -71,6 +71,7 @@ def answer_tables(seen: Fingerprint, look: AnswerLook, plan: AnswerPlan) -> list
         Entry("modality", recipe.modality, f"From {seen.modality_from}."),
         Entry("dimension", recipe.dimension, "" if recipe.dimension == 3 else "Every study has one slice."),
         Entry("channels", recipe.channels, channels_why(recipe)),
+        *optional_channels(seen, recipe),
         Entry("display_channel", recipe.display_channel),
     ]
     return [

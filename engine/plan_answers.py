@@ -127,6 +127,7 @@ class AnswerPlanner:
                 modality=seen.modality,
                 dimension=seen.dimension,
                 channels=rules.channel_names(seen),
+                optional=rules.optional(seen),
                 labels={label: number for number, label in enumerate(look.labels, start=1)},
                 answer=Answer(column=look.column),
                 preprocess=_intensities(seen),

@@ -113,6 +113,12 @@ def channel_names(seen: Fingerprint) -> tuple[str, ...]:
     return ("image",) if seen.channels == 1 else tuple(f"channel_{n}" for n in range(seen.channels))
 
 
+def optional(seen: Fingerprint) -> tuple[str, ...]:
+    """Names of the channels that some studies lack."""
+    names = channel_names(seen)
+    return tuple(names[number] for number in seen.lacking)
+
+
 def recipe_name(words: str) -> str:
     """A recipe's name made of any words: lower-case ASCII letters, digits and underscores, a letter first."""
     plain = unicodedata.normalize("NFKD", words).encode("ascii", "ignore").decode().lower()

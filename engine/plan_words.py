@@ -60,6 +60,7 @@ def tables(seen: Fingerprint, plan: Plan, labels: Mapping[str, int] | None) -> l
         Entry("modality", recipe.modality, f"From {seen.modality_from}."),
         Entry("dimension", recipe.dimension, "" if recipe.dimension == 3 else "Every study has one slice."),
         Entry("channels", recipe.channels, channels_why(recipe)),
+        *optional_channels(seen, recipe),
         Entry("display_channel", recipe.display_channel),
     ]
     entries = [Entry(label, number) for label, number in recipe.labels.items()]
@@ -71,6 +72,17 @@ def tables(seen: Fingerprint, plan: Plan, labels: Mapping[str, int] | None) -> l
         Table("fit", _fit(seen, plan)),
         Table("gate", _gate(recipe)),
     ]
+
+
+def optional_channels(seen: Fingerprint, recipe: Recipe) -> list[Entry]:
+    """Which channels studies may lack, and how many do; nothing where none does."""
+    if not recipe.optional:
+        return []
+    told = ", ".join(f"{recipe.channels[number]}: {count}" for number, count in seen.lacking.items())
+    why = (
+        f"Lacking in studies ({told} of {len(seen.ids)}), so the network learns to do without. [] refuses such studies."
+    )
+    return [Entry("optional", recipe.optional, why)]
 
 
 def channels_why(recipe: Recipe) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from radloop.engine.box_masks import framed_boxes
 from radloop.engine.box_predictor import BoxPrediction
+from radloop.engine.channels import lacking_words
 from radloop.infers.answers import AnswerInfer
 from radloop.infers.segmentation import ONE_AT_A_TIME, Answer, Serving, paths_of, save_answer
 from radloop.recipes.recipe import Recipe
@@ -59,7 +60,7 @@ class BoxInfer(AnswerInfer):
             return save_answer(empty, extension), self._told(None, {}) | {"label_names": names, "boxes": []} | why
         started = time.monotonic()
         with ONE_AT_A_TIME:
-            volume = read_study(paths)
+            volume = read_study(paths, self.recipe.may_lack)
             predictor = self._serving.predictor(version)
             found = predictor.predict(volume)
         names = dict(predictor.recipe.labels)
@@ -75,6 +76,8 @@ class BoxInfer(AnswerInfer):
             "format": 1,
             "kind": self.recipe.kind,
             "coordinates": "LPS",
+            "missing": list(found.lacking),
+            "warnings": lacking_words(found.lacking),
             "boxes": [told_of(box) for box in found.shown],
             "message": f"{self.recipe.title or self.recipe.name}: {words}",
         }

@@ -39,7 +39,7 @@ class Pyramid(nn.Module):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         sizes = topology(recipe)
-        self.trunk = Trunk(len(recipe.channels), sizes)
+        self.trunk = Trunk(recipe.inputs, sizes)
         self._levels = min(_LEVELS, len(sizes.features))
         self.out_channels = max(_GROUPS, sizes.features[-1] // 2 // _GROUPS * _GROUPS)
         self.pyramid = FeaturePyramidNetwork(

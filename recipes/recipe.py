@@ -331,10 +331,6 @@ def _ranges(recipe: Recipe) -> Iterator[Disagreement]:
 
 def _optional(recipe: Recipe) -> Iterator[Disagreement]:
     names, here = recipe.optional, (("optional",), ("channels",))
-    if names and recipe.kind == "detection":
-        yield Disagreement(
-            (("optional",), ("kind",)), "optional is not for kind = 'detection'; boxes need every channel"
-        )
     unknown = [name for name in names if name not in recipe.channels or names.count(name) > 1]
     if unknown:
         text = f"optional names {unknown[0]!r}; it must be one of channels, {', '.join(recipe.channels)}, and only once"

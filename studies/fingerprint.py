@@ -7,7 +7,8 @@ one patient. Headers are read of every study, voxels of at most thirty.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -81,6 +82,7 @@ class Fingerprint:
         unreadable: (study, reason) of those left out.
         same_patient: groups of ids that look like one patient; empty where answers.csv has a patient column.
         channel_names: by labels/channels.json; empty where it is not there or names another number of channels.
+        lacking: channel -> how many studies lack it, of those that some do; never the first.
     """
 
     ids: tuple[str, ...]
@@ -96,6 +98,7 @@ class Fingerprint:
     unreadable: tuple[tuple[str, str], ...] = ()
     same_patient: tuple[tuple[str, ...], ...] = ()
     channel_names: tuple[str, ...] = ()
+    lacking: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def median_spacing(self) -> np.ndarray:
@@ -134,9 +137,6 @@ def fingerprint(folder: StudiesFolder, *, sample: int = _SAMPLED, progress: Prog
     unreadable: dict[str, str] = {}
     geometry: dict[str, Geometry] = {}
     for study in studies.values():
-        if len(study.channels) != channels:
-            unreadable[study.id] = f"has {len(study.channels)} channels, others have {channels}"
-            continue
         try:
             geometry[study.id] = ras_geometry(*read_header(study.channels[0]))
         except RadloopError as error:
@@ -147,7 +147,7 @@ def fingerprint(folder: StudiesFolder, *, sample: int = _SAMPLED, progress: Prog
     read = 0
     for number, study_id in enumerate(chosen, start=1):
         try:
-            _sample(studies[study_id], labels, samples)
+            _sample(studies[study_id].first_channels(channels), study_id, labels, samples)
             read += 1
         except RadloopError as error:
             unreadable[study_id] = str(error)
@@ -179,7 +179,18 @@ def fingerprint(folder: StudiesFolder, *, sample: int = _SAMPLED, progress: Prog
         unreadable=tuple(sorted(unreadable.items())),
         same_patient=() if _patients_known(folder) else look_alike(ids),
         channel_names=channel_names if len(channel_names) == channels else (),
+        lacking=_lacking([studies[i] for i in ids], channels),
     )
+
+
+def _lacking(studies: list[Study], channels: int) -> dict[int, int]:
+    gone = Counter(
+        number
+        for study in studies
+        for number, path in enumerate(study.first_channels(channels))
+        if channels > 1 and not path.exists()
+    )
+    return dict(sorted(gone.items()))
 
 
 def ras_geometry(shape: Sequence[int], affine: np.ndarray) -> Geometry:
@@ -210,23 +221,25 @@ def _evenly(items: list[str], count: int) -> list[str]:
     return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int))]
 
 
-def _sample(study: Study, labels: LabelLook, samples: tuple[_Samples, ...]) -> None:
-    """Add up to 50 000 values of each channel, and as many of its labelled voxels."""
-    volume = read_study(study.channels)
-    mask = labels.read(study.id, volume)
+def _sample(paths: Sequence[Path], study: str, labels: LabelLook, samples: tuple[_Samples, ...]) -> None:
+    """Add up to 50 000 values of each channel that is there, and as many of its labelled voxels."""
+    volume = read_study(paths, range(1, len(paths)))
+    mask = labels.read(study, volume)
     rng = np.random.default_rng(0)  # the same plan for the same folder
     everywhere = rng.integers(0, volume.array[0].size, min(_VOXELS_A_STUDY, volume.array[0].size))
     inside = np.flatnonzero(mask) if mask is not None else np.empty(0, dtype=np.int64)
     if inside.size > _VOXELS_A_STUDY:
         inside = rng.choice(inside, _VOXELS_A_STUDY, replace=False)
-    for channel, kept in zip(volume.array, samples, strict=True):
+    for number, (channel, kept) in enumerate(zip(volume.array, samples, strict=True)):
+        if number in volume.missing:
+            continue
         kept.image.append(channel.reshape(-1)[everywhere].astype(np.float64))
         if inside.size:
             kept.labelled.append(channel.reshape(-1)[inside].astype(np.float64))
 
 
 def _intensities(samples: _Samples, *, body: bool) -> Intensities:
-    image = np.concatenate(samples.image)
+    image = np.concatenate(samples.image or [np.zeros(1)])  # none of the studies that were read has the channel
     where: Literal["labels", "body", "image"] = "image"
     values = image
     if samples.labelled:

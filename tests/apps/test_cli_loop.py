@@ -216,7 +216,7 @@ def test_predict_names_what_failed_goes_on_and_resumes(place: Path, capsys: pyte
         assert "not for clinical use" in said.out
     finally:
         broken.unlink()
-    rows = list(csv.DictReader((out / "results.csv").open()))
+    rows = [row for row in csv.DictReader((out / "results.csv").open()) if not row["lesion"]]
     assert len(rows) == PATIENTS + 1
     assert set(rows[0]) >= {"study", "label", "volume_ml", "version", "seconds", "warnings", "notice"}
     for row in rows:
@@ -231,7 +231,8 @@ def test_predict_names_what_failed_goes_on_and_resumes(place: Path, capsys: pyte
     assert "14 are there already" in capsys.readouterr().out
     again = {path: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
     assert [path.name for path in times if times[path] != again[path]] == ["case05.nii.gz"]
-    assert len(list(csv.DictReader((out / "results.csv").open()))) == PATIENTS + 1
+    table = csv.DictReader((out / "results.csv").open())
+    assert sum(not row["lesion"] for row in table) == PATIENTS + 1
 
 
 def test_predict_takes_one_image(place: Path, tmp_path: Path) -> None:

@@ -10,14 +10,23 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from radloop.apps.champions import Champions
 from radloop.apps.cli import main
 from radloop.engine.covariates import Covariates
 from radloop.engine.weights import save_weights
 from radloop.evaluation.probability_interval import Band
+from radloop.infers.answers import AnswerInfer
+from radloop.infers.boxes import BoxInfer
+from radloop.infers.segmentation import SegmentationInfer
 from radloop.networks.registry import build
-from radloop.recipes.load import load_recipe
+from radloop.recipes.boxes import boxes_of
+from radloop.recipes.load import load_recipe, parse_recipe
 from radloop.registry.registry import Registry
+from radloop.studies.accept import accept_label
+from radloop.studies.box_files import write_boxes
+from radloop.studies.folder import StudiesFolder
 from radloop.studies.home import Home
+from radloop.studies.ledger import Ledger
 
 HEAD = """
 channels = ["flair", "t1c"]
@@ -31,6 +40,11 @@ WORDS = (
     'name = "shade"\nkind = "classification"\nlabels = { dark = 1, bright = 2 }'
     + HEAD
     + '[network]\nname = "cnn"\nfeatures = [4, 8]\n[answer]\ncovariates = ["age"]\n'
+)
+BOXES = (
+    'name = "frames"\nkind = "detection"\nlabels = { spot = 1 }'
+    + HEAD
+    + '[network]\nname = "retinanet"\nfeatures = [4, 8, 8]\n'
 )
 STUDIES = 12
 
@@ -51,10 +65,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         age = "" if number % 3 == 0 else str(40 + number)
         lines.append(f"s{number:02d},{'north' if number < 8 else 'south'},{age},{'dark' if number % 4 else 'bright'}")
     (studies / "answers.csv").write_text("\n".join(lines) + "\n")
-    (studies / "all.txt").write_text("".join(f"s{number:02d}\n" for number in range(STUDIES)))
     home = Home.find(studies)
+    for number in range(STUDIES):
+        box = boxes_of(np.array([[4.0, 4, 2, 9, 9, 5]]), ["spot"], np.eye(4))
+        write_boxes(studies / "box.json", box)
+        recipe = parse_recipe(BOXES)
+        accept_label(StudiesFolder(studies), Ledger(home), recipe, f"s{number:02d}", studies / "box.json", author="r")
+    (studies / "all.txt").write_text("".join(f"s{number:02d}\n" for number in range(STUDIES)))
     registry = Registry(home)
-    for name, text in (("spot", MASK), ("shade", WORDS)):
+    for name, text in (("spot", MASK), ("shade", WORDS), ("frames", BOXES)):
         (home.recipes / f"{name}.toml").write_text(text)
         recipe = load_recipe(name, home.path)
         staged = registry.stage(recipe)
@@ -72,7 +91,7 @@ def measured(place: Path, recipe: str, out: Path, *words: str) -> dict:
     return json.loads((out / "f.json").read_text())
 
 
-@pytest.mark.parametrize(("recipe", "metric"), [("spot", "dice"), ("shade", "accuracy")])
+@pytest.mark.parametrize(("recipe", "metric"), [("spot", "dice"), ("shade", "accuracy"), ("frames", "ap50")])
 def test_figures_by_site_and_by_what_was_missing(
     place: Path, recipe: str, metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,7 +117,7 @@ def test_a_column_that_makes_no_groups_is_refused(place: Path, capsys: pytest.Ca
     assert "--by sit: no such column in answers.csv; did you mean 'site'?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("recipe", ["spot", "shade"])
+@pytest.mark.parametrize("recipe", ["spot", "shade", "frames"])
 def test_predict_names_what_was_missing(place: Path, recipe: str, tmp_path: Path) -> None:
     assert main(["predict", recipe, "--studies", str(place), "--out", str(tmp_path)]) == 0
     with (tmp_path / "results.csv").open() as file:
@@ -109,3 +128,18 @@ def test_predict_names_what_was_missing(place: Path, recipe: str, tmp_path: Path
     assert limits == ({"bright": True} if recipe == "shade" else {}), "where validation patients said something"
     one = ["--image", str(place / "s00_0000.nii.gz"), "--home", str(Home.find(place).path)]
     assert main(["predict", recipe, *one, "--out", str(tmp_path / "one")]) == 0
+
+
+@pytest.mark.parametrize("recipe", ["spot", "shade", "frames"])
+def test_a_viewer_is_told_what_was_missing(place: Path, recipe: str) -> None:
+    home = Home.find(place)
+    task = {"spot": SegmentationInfer, "shade": AnswerInfer, "frames": BoxInfer}[recipe](
+        load_recipe(recipe, home.path), StudiesFolder(place), Ledger(home), Champions(home)
+    )
+    for study, missing in (("s00", ["age", "t1c"]), ("s01", [])):
+        file, params = task({"study": study, "client_id": "r", "result_extension": ".nii.gz"})
+        Path(file).unlink()
+        assert params["missing"] == (missing if recipe == "shade" else missing[1:])
+        assert any("channel t1c is missing" in warning for warning in params["warnings"]) == bool(missing)
+    if recipe == "shade":
+        assert set(params["intervals"]) == {"bright"}

@@ -14,17 +14,20 @@ import torch
 from radloop.engine.answer_predictor import AnswerPredictor
 from radloop.engine.assess import assess
 from radloop.engine.augment import Augment, Strength
+from radloop.engine.box_predictor import BoxPredictor
 from radloop.engine.channels import with_lacking
 from radloop.engine.fit import fit
 from radloop.engine.predictor import Predictor
 from radloop.engine.prepared import prepare
 from radloop.networks.registry import build
+from radloop.recipes.boxes import boxes_of
 from radloop.recipes.errors import BadImage
 from radloop.recipes.load import mistakes
 from radloop.recipes.preprocess import Preprocess
 from radloop.recipes.recipe import Recipe
 from radloop.recipes.volume import Volume
 from radloop.studies.answers import write_answer
+from radloop.studies.box_files import write_boxes
 from radloop.studies.cases import Case
 from radloop.studies.images import read_study
 
@@ -137,3 +140,29 @@ def test_mistakes_are_told() -> None:
         assert wrong.line == 4
         assert part in wrong.message
     assert mistakes(text + 'optional = ["b", "c"]') == []
+
+
+def test_boxes_are_found_without_it_too(tmp_path: Path) -> None:
+    plain = {
+        "name": "boxes",
+        "kind": "detection",
+        "dimension": 2,
+        "channels": ["front", "side"],
+        "optional": ["side"],
+        "labels": {"block": 1},
+        "network": {"name": "retinanet", "features": [8, 16, 32]},
+        "fit": {"patch": [48, 48], "batch": 2, "steps": 4, "epochs": 1},
+    }
+    recipe, cases = Recipe.model_validate_json(json.dumps(plain)), []
+    for number in range(4):
+        image = np.random.default_rng(number).normal(0, 0.3, (48, 40, 1)).astype(np.float32)
+        image[10:22, 12:24] += 4
+        paths = tuple(tmp_path / f"b{number}_{channel:04d}.nii.gz" for channel in range(2))
+        for path in paths[: 1 + number % 2]:
+            nib.save(nib.Nifti1Image(image, np.eye(4)), path)
+        label = tmp_path / f"b{number}.json"
+        write_boxes(label, boxes_of(np.array([[10.0, 12, 0, 22, 24, 1]]), ["block"], np.eye(4)))
+        cases.append(Case(f"b{number}", f"b{number}", "train", paths, label, ("block",), number, True))
+    assert not fit(recipe, cases, tmp_path, cache=tmp_path / "c", threads=1).skipped
+    scores = assess(BoxPredictor(recipe, tmp_path / "model.pt"), cases).scores
+    assert [score.missing for score in scores] == [("side",), (), ("side",), ()]

@@ -99,6 +99,11 @@ def test_two_channels_without_masks(tmp_path):
     assert recipe.channels == ("channel_0", "channel_1")
     assert recipe.labels == {"lesion": 1}
     assert "no masks yet" in comments(text)
+    assert recipe.optional == ()
+    put(tmp_path / "two_0000.nii.gz", noise((24, 24, 16)))
+    text = plan_recipe(StudiesFolder(tmp_path), device="cpu")
+    assert parse_recipe(text).optional == ("channel_1",)
+    assert "channel_1: 1 of 2" in comments(text)
 
 
 def test_voxels_get_coarser_until_the_answer_is_in_time(tmp_path):

@@ -111,6 +111,14 @@ def test_channels_are_seen(tmp_path):
     assert seen.intensities[1].low < -500 < seen.intensities[0].low
 
 
+def test_a_channel_that_some_studies_lack_is_counted_but_the_first_is_needed(tmp_path):
+    for name in ("a_0000", "a_0001", "a_0002", "b_0000", "b_0002", "c_0000", "d_0001"):
+        put(tmp_path / f"{name}.nii.gz", noise((9, 9, 9)))
+    seen = fingerprint(StudiesFolder(tmp_path))
+    assert (seen.ids, seen.channels, seen.lacking) == (("a", "b", "c"), 3, {1: 2, 2: 1})
+    assert [study for study, _ in seen.unreadable] == ["d"]
+
+
 def test_names_come_from_the_ids_or_from_names_json(tmp_path):
     put_labelled(tmp_path, 2, (1, 2))
     assert fingerprint(StudiesFolder(tmp_path)).labels.names == {"label_1": 1, "label_2": 2}
