@@ -55,7 +55,9 @@ REACH = {"lung_nodule": {"dice": 0.84}, "brain_tumour": {"dice": 0.78, "sensitiv
 FLOORS = ("threshold", "blob")
 _SMOOTHED = (0.0, 1.0, 2.0)  # voxels of the file
 _SHARES = (90.0, 95.0, 97.0, 98.0, 99.0, 99.5)  # percentiles of the image
-_MOST_FITTED = 24  # a blob has two numbers; more cases do not make it better
+_DEPTHS = (0.0, 4.0, 8.0, 12.0)  # voxels inside what is not dark, so that a skull is not the brightest of a head
+_DARK = 0.12  # of the way from the darkest to the brightest
+_MOST_FITTED = 12  # a blob has three numbers; more cases do not make it better
 
 
 def run_fold(question: str, recipe: Recipe, number: int, options: Any) -> dict[str, Any]:
@@ -136,9 +138,10 @@ def _thresholds(recipe: Recipe, learned: Sequence[Case], held_out: Sequence[Case
 
 
 def blobs(recipe: Recipe, learned: Sequence[Case], held_out: Sequence[Case]) -> dict[str, Any]:
-    """Study -> Dice and candidate of the largest component above a percentile of the smoothed image.
+    """Study -> Dice and candidate of the largest bright component of the smoothed image.
 
-    How much is smoothed and which percentile is fitted on what the version learns from.
+    Bright is what lies above a percentile, at least a number of voxels inside the body; how much is smoothed, how deep
+    and which percentile are fitted on what the version learns from.
     """
     (name,) = recipe.evaluate.lesions
     number = recipe.labels[name]
@@ -146,7 +149,7 @@ def blobs(recipe: Recipe, learned: Sequence[Case], held_out: Sequence[Case]) -> 
     pairs = [(read_study(case.channels).array[0], read_label(case, recipe.labels).array[0]) for case in some]
     gain = {
         how: fmean(float(dice(_blob(image, *how), true == number, [1])[1] or 0) for image, true in pairs)
-        for how in product(_SMOOTHED, _SHARES)
+        for how in product(_SMOOTHED, _DEPTHS, _SHARES)
     }
     best = max(gain, key=lambda how: gain[how])
     told = {}
@@ -159,11 +162,21 @@ def blobs(recipe: Recipe, learned: Sequence[Case], held_out: Sequence[Case]) -> 
     return told
 
 
-def _blob(image: np.ndarray, smoothed: float, share: float) -> np.ndarray:
+def _blob(image: np.ndarray, smoothed: float, depth: float, share: float) -> np.ndarray:
     smooth = ndimage.gaussian_filter(image.astype(np.float32), smoothed)
-    found = components(smooth > np.percentile(smooth, share))
+    inside = _depth(smooth) >= depth
+    limit = np.percentile(smooth[inside], share) if inside.any() else np.inf
+    found = components((smooth > limit) & inside)
     sizes = np.bincount(found.ravel())
     return (found == sizes[1:].argmax() + 1 if len(sizes) > 1 else found > 0).astype(np.uint8)
+
+
+def _depth(image: np.ndarray) -> np.ndarray:
+    """Voxels in the plane from the dark around the body, holes in it filled; 0 outside."""
+    low, high = np.percentile(image, (0.5, 99.5))
+    body = image > low + _DARK * (high - low)
+    slices = [ndimage.distance_transform_edt(ndimage.binary_fill_holes(of)) for of in np.moveaxis(body, 2, 0)]
+    return np.stack(slices, 2)
 
 
 def figures(folds: Mapping[str, Any]) -> dict[str, Any]:
