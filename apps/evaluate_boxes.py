@@ -19,7 +19,7 @@ def report_boxes(
     options: argparse.Namespace, chosen: Measured, scores: Sequence[BoxScore], left_out: Sequence[str]
 ) -> None:
     """Says the figures and writes the files that were asked for."""
-    from radloop.apps.evaluate_groups import groupings, tell
+    from radloop.apps.evaluate_groups import box_figures, groupings, tell
     from radloop.engine.box_assess import FLOOR, box_baseline
     from radloop.evaluation.box_report import in_words, summarise_boxes, write_box_csv, write_box_html
     from radloop.evaluation.report import About, write_json
