@@ -10,45 +10,31 @@ what is there and of what is missing.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import product
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 import torch
-from budget import epochs_for
-from prepare import prepare
-from questions import FOLDS, HERE, SALT, SEED, with_network
+from out_of_fold import FOLDS, arguments, parsed, shown, train_fold, with_network
 from scipy import ndimage
-from tqdm import tqdm
 
 from radloop.engine.assess import CaseScore, assess
 from radloop.engine.baseline import baseline_cases
-from radloop.engine.fit import Progress
 from radloop.engine.predictor import Predictor
-from radloop.engine.train import train_version
 from radloop.evaluation.froc import Candidates, detection_figures
 from radloop.evaluation.intervals import Interval, bootstrap_mean, paired_differences
 from radloop.evaluation.lesions import components, overlaps
 from radloop.evaluation.metrics import dice
-from radloop.networks.registry import build
 from radloop.recipes.load import load_recipe
 from radloop.recipes.recipe import Recipe
-from radloop.studies.accept import sync_view
-from radloop.studies.cases import Case, labelled_cases, read_label
-from radloop.studies.folder import StudiesFolder
+from radloop.studies.cases import Case, read_label
 from radloop.studies.home import Home
 from radloop.studies.images import read_study
-from radloop.studies.ledger import Ledger
-from radloop.studies.split import SIDES, Split
 
 QUESTIONS = {"lung_nodule": "lidc_nodules", "brain_tumour": "lgg_flair3d"}
 REACH = {"lung_nodule": {"dice": 0.84}, "brain_tumour": {"dice": 0.78, "sensitivity_at_1_fp": 0.90}}
@@ -62,58 +48,17 @@ _MOST_FITTED = 12  # a blob has three numbers; more cases do not make it better
 
 def run_fold(question: str, recipe: Recipe, number: int, options: Any) -> dict[str, Any]:
     """One fold: how it was trained, and of every study the Dice and the candidates of the version and the floors."""
-    folder, home = _place(question, recipe, options)
-    cases = labelled_cases(folder, Ledger(home), recipe, SIDES)
-    epochs = options.epochs or epochs_for(options.core_minutes, recipe, cases, home, options.threads)
-    clock: list[float] = []
-
-    def progress(now: Progress) -> None:
-        bar.update(int(100 * now.share) - bar.n)
-        if now.step:
-            clock.append(time.process_time())
-
-    with tqdm(total=100, unit="%", desc=f"{question}, {recipe.network.name}, fold {number}") as bar:
-        outcome = train_version(
-            folder,
-            home,
-            recipe,
-            epochs=epochs,
-            fold=(number, FOLDS),
-            seed=SEED,
-            threads=options.threads,
-            progress=progress,
-        )
-    spent = clock[-1] - clock[0]
-    manifest, version = outcome.version.manifest, outcome.version
-    learned = [case for case in cases if case.row in set(manifest["labels"])]
-    held_out = [case for case in cases if case.row in set(manifest["held_out_labels"])]
+    trained, home = train_fold(recipe, QUESTIONS[question], number, options)
+    version, held_out = trained.outcome.version, trained.held_out()
     torch.set_num_threads(options.threads)
     scores = assess(Predictor(version.load_recipe(), version.weights), held_out, surfaces=False, lesions=True).scores
-    return {
-        "steps": manifest["steps"],
-        "epochs": epochs,
-        "minutes": round(manifest["seconds"]["fit"] / 60, 2),
-        "core_minutes": round(spent / 60, 2),
-        "recipe": recipe.hash(),
+    return trained.told | {
         "studies": {
             "radloop": {score.study: _of_score(score, recipe) for score in scores},
-            "threshold": _thresholds(recipe, learned, held_out, home),
-            "blob": blobs(recipe, learned, held_out),
+            "threshold": _thresholds(recipe, trained.learned(), held_out, home),
+            "blob": blobs(recipe, trained.learned(), held_out),
         },
     }
-
-
-def _place(question: str, recipe: Recipe, options: Any) -> tuple[StudiesFolder, Home]:
-    data = QUESTIONS[question]
-    studies = options.work / data
-    if not studies.is_dir():
-        prepare(data, studies, options.data)
-    folder, home = StudiesFolder(studies), Home(options.work / f"home-{data}")
-    ledger = Ledger(home)
-    Split(ledger, SALT).assign(study.patient for study in folder.studies().values())
-    for file, reason in sync_view(folder, ledger, [recipe]):
-        print(f"{file.name}: {reason}", file=sys.stderr)
-    return folder, home
 
 
 def _of_score(score: CaseScore, recipe: Recipe) -> dict[str, Any]:
@@ -234,14 +179,14 @@ def table(results: Mapping[str, Any], wanted: Sequence[str]) -> str:
         cells = [question, network]
         if told:
             mine = told["radloop"]
-            leads = [f"{told[f]['dice']['value']:.3f}; {_shown(told[f]['difference'])}" for f in FLOORS]
+            leads = [f"{told[f]['dice']['value']:.3f}; {shown(told[f]['difference'])}" for f in FLOORS]
             cells += [
                 f"{told['parameters']:,}",
                 f"{told['core_minutes']:.1f}",
-                _shown(mine["dice"]),
+                shown(mine["dice"]),
                 _goal(goal, "dice"),
             ]
-            cells += [*leads, _shown(mine.get("sensitivity_at_1_fp")), _goal(goal, "sensitivity_at_1_fp")]
+            cells += [*leads, shown(mine.get("sensitivity_at_1_fp")), _goal(goal, "sensitivity_at_1_fp")]
         else:
             cells += ["-"] * 8
         cells.append("all" if not missing else f"missing: {', '.join(missing)}")
@@ -253,29 +198,9 @@ def _goal(goal: Mapping[str, float], name: str) -> str:
     return f"{goal[name]:.2f}" if name in goal else "-"
 
 
-def _shown(of: Mapping[str, float] | None) -> str:
-    if not of:
-        return "-"
-    limits = "" if of["low"] is None else f" ({of['low']:.3f} to {of['high']:.3f})"
-    return f"{of['value']:.3f}{limits}"
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Train the folds that are missing, write the figures, print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, default=os.environ.get("RADLOOP_DATA"), help="default: RADLOOP_DATA")
-    parser.add_argument("--work", type=Path, default=Path("masks-work"), help="studies and versions go here")
-    parser.add_argument("--questions", default=",".join(QUESTIONS))
-    parser.add_argument("--networks", default="", help="in place of the recipe's own")
-    budget = parser.add_mutually_exclusive_group()
-    budget.add_argument("--core-minutes", type=float, default=8.0, help="of one core; at most 12 of two are compared")
-    budget.add_argument("--epochs", type=int, help="in place of minutes")
-    parser.add_argument("--folds", default=",".join(map(str, range(1, FOLDS + 1))), help="which of them, such as 1,2")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path, default=HERE / "results" / "masks.json")
-    options = parser.parse_args(argv)
-    if options.data is None:
-        parser.error("say with --data or RADLOOP_DATA where the sets are")
+    options = parsed(arguments(__doc__ or "", list(QUESTIONS), "masks.json", 8.0), argv)
     results = json.loads(options.json.read_text()) if options.json.is_file() else {}
     wanted = []
     for question in options.questions.split(","):
@@ -286,8 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             run = results.setdefault(wanted[-1], {"folds": {}})
             for number in options.folds.split(","):
                 if number not in run["folds"]:
-                    fold = run_fold(question, recipe, int(number), options)
-                    run["folds"][number] = fold | {"parameters": sum(p.numel() for p in build(recipe).parameters())}
+                    run["folds"][number] = run_fold(question, recipe, int(number), options)
                     run["figures"] = figures(run["folds"])
                     options.json.write_text(json.dumps(results) + "\n", encoding="utf-8")
     print(table(results, wanted))

@@ -9,45 +9,29 @@ result file has are not trained again. Prints a table of what is there and names
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import os
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from budget import epochs_for
-from prepare import prepare
-from tqdm import tqdm
+from out_of_fold import FOLDS, arguments, parsed, shown, train_fold, with_network
 
 from radloop.engine.answer_baseline import answer_baseline
 from radloop.engine.answer_data import truth_of
 from radloop.engine.assess import AnswerScore
-from radloop.engine.fit import Progress
-from radloop.engine.train import train_version
 from radloop.evaluation.class_answers import probabilities
 from radloop.evaluation.classification import compare, measure
 from radloop.evaluation.reliability import perfect_ece, recalibration
-from radloop.networks.registry import build
 from radloop.recipes.load import load_recipe
 from radloop.recipes.preprocess import Preprocess
 from radloop.recipes.recipe import Recipe
-from radloop.studies.accept import sync_view
-from radloop.studies.cases import Case, labelled_cases
+from radloop.studies.cases import Case
 from radloop.studies.folder import StudiesFolder
-from radloop.studies.home import Home
 from radloop.studies.images import read_study
-from radloop.studies.ledger import Ledger
-from radloop.studies.split import SIDES, Split
-
-HERE = Path(__file__).parent
-SALT, FOLDS, SEED = "benchmark", 5, 0
 
 
 @dataclass(frozen=True)
@@ -84,60 +68,22 @@ QUESTIONS = {
 }
 
 
-def run_fold(question: Question, recipe: Recipe, work: Path, data: Path, number: int, options: Any) -> dict[str, Any]:
-    """The answers of one fold: study -> patient, truth and probabilities."""
-    studies = work / question.data
-    if not studies.is_dir():
-        prepare(question.data, studies, data)
-    folder, home = StudiesFolder(studies), Home(work / f"home-{question.data}")
-    ledger = Ledger(home)
-    Split(ledger, SALT).assign(study.patient for study in folder.studies().values())
-    needed = [load_recipe(recipe.answer.region)] if recipe.answer.region else []
-    for file, reason in sync_view(folder, ledger, [*needed, recipe]):
-        print(f"{file.name}: {reason}", file=sys.stderr)
-    cases = labelled_cases(folder, ledger, recipe, SIDES)
-    epochs = options.epochs or epochs_for(options.core_minutes, recipe, cases, home, options.threads)
-    clock: list[float] = []
-
-    def progress(now: Progress) -> None:
-        bar.update(int(100 * now.share) - bar.n)
-        if now.step:
-            clock.append(time.process_time())
-
-    with tqdm(total=100, unit="%", desc=f"{recipe.network.name}, fold {number}") as bar:
-        outcome = train_version(
-            folder,
-            home,
-            recipe,
-            epochs=epochs,
-            fold=(number, FOLDS),
-            seed=SEED,
-            threads=options.threads,
-            progress=progress,
-        )
-    spent, manifest = clock[-1] - clock[0], outcome.version.manifest
-    scores = [score for score in outcome.scores if isinstance(score, AnswerScore)]
-    told = {score.study for score in scores}
-    learned = [case for case in cases if case.study not in told]
-    trivial = floor(question, recipe, learned, [case for case in cases if case.study in told])
-    return {
-        "parameters": sum(weights.numel() for weights in build(recipe).parameters()),
-        "steps": manifest["steps"],
-        "epochs": epochs,
-        "minutes": round(manifest["seconds"]["fit"] / 60, 2),
-        "core_minutes": round(spent / 60, 2),
-        "temperature": manifest["temperature"],
-        "answers": {
-            score.study: {
-                "patient": score.patient,
-                "truth": score.truth,
-                "p": score.probabilities,
-                "logits": score.logits,
-                "floor": trivial[score.study],
-            }
-            for score in scores
-        },
+def run_fold(question: Question, recipe: Recipe, number: int, options: Any) -> dict[str, Any]:
+    """How a fold was trained, and its answers: study -> patient, truth and probabilities."""
+    trained, _ = train_fold(recipe, question.data, number, options)
+    trivial = floor(question, recipe, trained.learned(), trained.held_out())
+    answers = {
+        score.study: {
+            "patient": score.patient,
+            "truth": score.truth,
+            "p": score.probabilities,
+            "logits": score.logits,
+            "floor": trivial[score.study],
+        }
+        for score in trained.outcome.scores
+        if isinstance(score, AnswerScore)
     }
+    return trained.told | {"answers": answers}
 
 
 def floor(question: Question, recipe: Recipe, learned: Sequence[Case], asked: Sequence[Case]) -> dict[str, Any]:
@@ -170,12 +116,6 @@ def _pixels(recipe: Recipe, learned: Sequence[Case], asked: Sequence[Case]) -> d
     }
 
 
-def with_network(shipped: Recipe, name: str) -> Recipe:
-    """A shipped recipe with another network of the same sizes."""
-    values = shipped.model_dump(mode="json")
-    return Recipe.model_validate_json(json.dumps(values | {"network": values["network"] | {"name": name}}))
-
-
 def figures(question: Question, recipe: Recipe, folds: Mapping[str, Any], cells: Mapping[str, Any]) -> dict[str, Any]:
     """What the folds say together, and against the trivial method, on all studies and on a part of them."""
     answers = {study: of for fold in folds.values() for study, of in fold["answers"].items()}
@@ -199,12 +139,12 @@ def _figures(question: Question, recipe: Recipe, answers: Mapping[str, Any]) -> 
     line = recalibration(p, y, patients, kind=kind)
     told = {name: of for name, of in measure(p, y, patients, kind=kind, labels=names).items() if of}
     scaled = {name: compare(p, raw, y, patients, name, kind=kind, labels=names) for name in ("brier", "log_loss")}
-    shown = (question.metric, "roc_auc", "accuracy", "balanced_accuracy", "brier", "log_loss", "ece")
+    wanted = (question.metric, "roc_auc", "accuracy", "balanced_accuracy", "brier", "log_loss", "ece")
     return {
         "studies": len(studies),
         "patients": len(set(patients)),
         "metric": question.metric,
-        **{name: asdict(of) for name, of in told.items() if name.split(".")[0] in shown},
+        **{name: asdict(of) for name, of in told.items() if name.split(".")[0] in wanted},
         "ece_perfect": perfect_ece(p, y, kind=kind),
         "slope": asdict(line.slope) if line.slope else None,
         "scaling": {name: asdict(of.difference) for name, of in scaled.items() if of},
@@ -226,52 +166,29 @@ def table(results: Mapping[str, Any]) -> str:
         size = f"{max(fold['parameters'] for fold in folds) / 1e6:.2f} M | {spent:.1f}"
         for part, of in run.get("figures", {}).items():
             which = question if part == "all" else f"{question}, {part}"
-            figure = f"{of['metric']} {_shown(of.get(of['metric']))}"
-            cells = " | ".join(_shown(of.get(name)) for name in ("trivial", "difference", "slope"))
+            figure = f"{of['metric']} {shown(of.get(of['metric']))}"
+            cells = " | ".join(shown(of.get(name)) for name in ("trivial", "difference", "slope"))
             done = f"{len(run['folds'])}/{FOLDS}"
             lines.append(f"| {which} | {network} | {size} | {of['studies']} | {figure} | {cells} | {done} |")
     missing = [name for name in QUESTIONS if not any(key.startswith(f"{name}/") for key in results)]
     return "\n".join([*lines, *(f"missing: {name}" for name in missing)])
 
 
-def _shown(of: Mapping[str, float] | None) -> str:
-    if not of:
-        return "-"
-    limits = "" if of["low"] is None else f" ({of['low']:.3f} to {of['high']:.3f})"
-    return f"{of['value']:.3f}{limits}"
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Train the folds that are missing, write the figures, print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, default=os.environ.get("RADLOOP_DATA"), help="default: RADLOOP_DATA")
-    parser.add_argument("--work", type=Path, default=Path("questions-work"), help="studies and versions go here")
-    parser.add_argument("--questions", default=",".join(QUESTIONS))
-    parser.add_argument("--networks", default="", help="in place of the recipe's own")
-    parser.add_argument(
-        "--core-minutes",
-        type=float,
-        default=5.0,
-        help="of a training, on one core; 12 minutes of two cores are the most",
-    )
-    parser.add_argument("--epochs", type=int, default=None, help="in place of minutes")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path, default=HERE / "results" / "questions.json")
-    options = parser.parse_args(argv)
-    if options.data is None:
-        parser.error("say with --data or RADLOOP_DATA where the sets are")
+    options = parsed(arguments(__doc__ or "", list(QUESTIONS), "questions.json", 5.0), argv)
     results = json.loads(options.json.read_text()) if options.json.is_file() else {}
     for name in options.questions.split(","):
-        question, shipped = QUESTIONS[name], load_recipe(QUESTIONS[name].recipe)
+        question, shipped = QUESTIONS[name], load_recipe(name)
         for network in options.networks.split(",") if options.networks else [shipped.network.name]:
             recipe = with_network(shipped, network)
             run = results.setdefault(f"{name}/{network}", {"folds": {}})
-            for number in range(1, FOLDS + 1):
-                if str(number) not in run["folds"]:
-                    run["folds"][str(number)] = run_fold(question, recipe, options.work, options.data, number, options)
+            for number in options.folds.split(","):
+                if number not in run["folds"]:
+                    run["folds"][number] = run_fold(question, recipe, int(number), options)
                     cells = {s.id: s.answers for s in StudiesFolder(options.work / question.data).studies().values()}
                     run["figures"] = figures(question, recipe, run["folds"], cells)
-                    options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+                    options.json.write_text(json.dumps(results) + "\n", encoding="utf-8")
     print(table(results))
     return 0
 
