@@ -87,6 +87,16 @@ def test_padding_other_patients_and_the_batch_change_nothing(network: str, kind:
     assert not torch.allclose(one, turned), "order counts"
 
 
+def test_the_asked_visit_is_the_last_one() -> None:
+    torch.manual_seed(0)
+    model = build(recipe_of()).eval()
+    with torch.no_grad():
+        model.last.linear.weight[:, -model.cell.hidden_size :] = 0  # without what the visits before say
+    image = torch.randn(3, 1, 12, 12, 6)
+    several = model(image, None, None, torch.tensor([[5.0, 2.0, 0.0]]))
+    torch.testing.assert_close(several, model(image[2:], None, None, torch.tensor([[0.0]])))
+
+
 def test_earlier_dated_studies_of_the_same_patient_are_taken_in(house) -> None:
     folder, ledger = house
     recipe = recipe_of()
