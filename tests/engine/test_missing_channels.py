@@ -43,7 +43,7 @@ def recipe_of(kind: str = "segmentation", normalise: str = "zscore", **fit: obje
         "channels": ["flair", "t1c"],
         "optional": ["t1c"],
         "labels": names,
-        "preprocess": {"normalise": normalise},
+        "preprocess": {"normalise": normalise, "mean": 40.0},
         "network": {"name": "unet" if kind == "segmentation" else "cnn", "features": [4, 8]}
         | ({"strides": [[1, 1, 1], [2, 2, 2]]} if kind == "segmentation" else {}),
         "fit": {"patch": SHAPE, "batch": 2, "steps": 10, "epochs": 4, "learning_rate": 1e-2} | fit,
