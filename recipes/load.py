@@ -9,13 +9,13 @@ import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import ValidationError
 
 from radloop.recipes.errors import BadRecipe, NotFound, closest
 from radloop.recipes.explain import explain
-from radloop.recipes.recipe import JSON_KINDS, Kind, Recipe
+from radloop.recipes.recipe import Recipe
 from radloop.recipes.toml_lines import Statement, line_of, statements
 
 if sys.version_info >= (3, 11):
@@ -23,7 +23,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-SERVED_KINDS = ("segmentation", *JSON_KINDS)
 SHIPPED = Path(__file__).parent / "shipped"
 
 _FOUND_IN = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
@@ -174,8 +173,6 @@ def _syntax_mistake(reason: str, line: int, character: str, bad: Statement | Non
 def _validate(data: dict[str, Any], lost: Collection[Path_]) -> tuple[Recipe | None, list[tuple[Path_, str]]]:
     """The recipe, or what is wrong with its values: paths and messages."""
     problems: list[tuple[Path_, str]] = []
-    if data.get("kind") in set(get_args(Kind)) - set(SERVED_KINDS):
-        problems.append((("kind",), f"kind = {data['kind']!r} is not available yet; use {', '.join(SERVED_KINDS)}"))
     try:
         return _strict(data), problems
     except ValidationError as error:

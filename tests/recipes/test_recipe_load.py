@@ -127,7 +127,7 @@ strides = [[2, 2]]
         ('name = "x"\nlabels = { a = 1 }\n[fit]\nbatch = 2\n[fit]\nsteps = 2', 5, "'fit' is given twice, first in"),
         ('name = "x"\nlabels = { a = 1 }\n[fit]\npatch = [1, 2\n\n[gate]', 4, "Unclosed"),
         ('name = "x"\n[labels]\na = 1\nkind = "segmentation"', 4, "write 'kind' above [labels]"),
-        ('name = "x"\nlabels = { a = 1 }\nkind = "risk"', 3, "is not available yet; use segmentation"),
+        ('name = "x"\nlabels = { a = 1 }\nkind = "risk"', 1, "say at which times the risk is told"),
         ('name = "x"\nlabels = { a = 1 }\nformat = 2', 3, "must be 1"),
         ('name = "x"\nlabels = { a = 1 }\n[evaluate]\nlesions = ["b"]', 4, "'b', which is no label; labels are a"),
         ('name = "x"\nlabels = { a = 1 }\n[evaluate]\nlesions = ["a", "a"]', 4, "there twice"),
