@@ -334,7 +334,7 @@ class AnswerSource:
         self._recipe, self._cases, self._extra = recipe, cases, extra
         self._rng = np.random.default_rng(seed)
         self._left: list[int] = []
-        self._chances = _chances(cases) if recipe.fit.balance == "sampler" else None
+        self.chances = _chances(cases) if recipe.fit.balance == "sampler" else None
 
     def state(self) -> str:
         """Where in the stream it is, as JSON for `go_on`."""
@@ -358,8 +358,8 @@ class AnswerSource:
 
     def _next(self) -> int:
         """Every case once before any comes twice; by chance where classes are balanced."""
-        if self._chances is not None:
-            return int(self._rng.choice(len(self._cases), p=self._chances))
+        if self.chances is not None:
+            return int(self._rng.choice(len(self._cases), p=self.chances))
         if not self._left:
             self._left = self._rng.permutation(len(self._cases)).tolist()
         return self._left.pop(0)

@@ -14,6 +14,7 @@ import torch
 from radloop.engine.answer_data import cut, input_of, located_input, network_inputs, stack
 from radloop.engine.channels import lacking
 from radloop.engine.covariates import Covariates
+from radloop.engine.prior import as_seen_in_life
 from radloop.engine.slice_weights import SliceWeight, heaviest, thinned
 from radloop.engine.weights import default_device, load_weights, read_kept
 from radloop.evaluation.class_answers import probabilities
@@ -69,6 +70,7 @@ class AnswerPredictor:
         self._network.to(self._device).eval()
         kept = read_kept(weights)
         self.covariates = Covariates.from_dict(kept["covariates"]) if "covariates" in kept else Covariates()
+        self.overseen = np.array(kept.get("overseen", []))
         self.temperature = float(kept.get("temperature", 1.0))
         self.band = Band.from_dict(kept["band"]) if "band" in kept else Band({})
 
@@ -154,11 +156,14 @@ class AnswerPredictor:
                 if here is None or gaps:
                     found.append(self._network(turned, here, *rest).double())
                     continue
-                logits, told = self._network.slices(turned, here, *rest)  # type: ignore[operator]
-                found.append(logits.double())
+                one, told = self._network.slices(turned, here, *rest)  # type: ignore[operator]
+                found.append(one.double())
                 weights.append(told.flip(back).float())
         seen = torch.stack(weights).mean(0) if weights else torch.zeros(len(cells), 0)
-        return torch.stack(found).mean(0).cpu().numpy(), seen.cpu().numpy()
+        logits = torch.stack(found).mean(0).cpu().numpy()
+        if self.overseen.any():
+            logits = as_seen_in_life(self.recipe.kind, logits, self.overseen)
+        return logits, seen.cpu().numpy()
 
     def scaled(self, logits: np.ndarray, temperature: float | None = None) -> np.ndarray:
         """(N, K) float64 probabilities of (N, outputs) logits; `temperature` in place of the version's own."""

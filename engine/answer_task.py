@@ -23,6 +23,7 @@ from radloop.engine.augment import Augment
 from radloop.engine.covariates import Covariates
 from radloop.engine.losses import IGNORE, answer_loss
 from radloop.engine.precision import training_precision
+from radloop.engine.prior import overseen
 from radloop.recipes.errors import BadInput
 from radloop.recipes.recipe import Recipe
 
@@ -38,6 +39,7 @@ class AnswerTask:
         self._recipe = recipe
         self._covariates = Covariates()
         self._weights: torch.Tensor | None = None
+        self._overseen = np.zeros(len(recipe.labels))
 
     def prepare(self, cases: Sequence[Any], cache: Path, step: Callable[[int], None] | None) -> PreparedAnswers:
         """See `prepare_answers`."""
@@ -52,7 +54,10 @@ class AnswerTask:
         _something_to_learn(self._recipe, cases)
         extra = self._told([case.case.answers for case in cases])
         self._weights = class_weights(self._recipe, cases)
-        return AnswerSource(self._recipe, cases, seed, extra)
+        source, truth = AnswerSource(self._recipe, cases, seed, extra), np.stack([case.truth for case in cases])
+        weights = None if self._weights is None else self._weights.numpy()
+        self._overseen = overseen(self._recipe.kind, truth, source.chances, weights)
+        return source
 
     def _told(self, cells: Sequence[Mapping[str, str]]) -> np.ndarray | None:
         """(n, 2 * covariates), standardised by these studies; None without covariates."""
@@ -75,7 +80,7 @@ class AnswerTask:
 
     def kept(self) -> dict[str, Any]:
         """What is saved beside the weights."""
-        return {"covariates": self._covariates.as_dict()}
+        return {"covariates": self._covariates.as_dict(), "overseen": self._overseen.tolist()}
 
 
 def class_weights(recipe: Recipe, cases: Sequence[PreparedAnswer]) -> torch.Tensor | None:
