@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from radloop.evaluation.class_summary import ClassRow
     from radloop.evaluation.groups import Grouping
     from radloop.evaluation.intervals import Interval
+    from radloop.evaluation.risk import RiskRow
     from radloop.evaluation.summary import StudyRow
     from radloop.recipes.recipe import Recipe
     from radloop.studies.cases import Case
@@ -108,6 +109,17 @@ def box_figures(labels: Sequence[str]) -> Callable[[list[BoxRow]], Mapping[str, 
 
         found = measure_boxes(rows, labels)
         return {name: found.get(name) for name in ("ap50", "box_f1", "froc")}
+
+    return figures
+
+
+def risk_figures(recipe: Recipe) -> Callable[[list[RiskRow]], Mapping[str, Interval | None]]:
+    """Every metric, of whichever times."""
+
+    def figures(rows: list[RiskRow]) -> Mapping[str, Interval | None]:
+        from radloop.evaluation.risk import measure
+
+        return {name: interval for name, interval in measure(recipe, rows).items() if "." not in name}
 
     return figures
 

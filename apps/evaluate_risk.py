@@ -21,6 +21,7 @@ def report_risks(
     options: argparse.Namespace, chosen: Measured, scores: Sequence[RiskScore], left_out: Sequence[str]
 ) -> None:
     """Says the figures and writes the files that were asked for."""
+    from radloop.apps.evaluate_groups import groupings, risk_figures, tell
     from radloop.evaluation.report import About, write_json
     from radloop.evaluation.risk import RiskRow, in_words, summarise_risks
     from radloop.evaluation.risk_report import write_risk_csv, write_risk_html
@@ -35,9 +36,9 @@ def report_risks(
     say(f"{studies} of {patients}, {plural(summary['events'], 'event')}; 95 % intervals over patients")
     say(in_words(recipe, rows, floor, name))
     table(("metric", "value", "low", "high"), [(of, *_limits(found)) for of, found in summary["metrics"].items()])
-    incomplete = sum(bool(score.missing) for score in scores)
+    parts = groupings(options.by, chosen.cases, scores, rows, risk_figures(recipe))
+    tell(parts, summary)
     notes = [*chosen.notes, *left_out, *_scaled(version.manifest.get("temperature"))]
-    notes += [f"{plural(incomplete, 'study', 'studies')} lacked a covariate"] if incomplete else []
     for note in notes:
         say(note)
     if options.json:
@@ -53,6 +54,7 @@ def report_risks(
             command=shlex.join(["radloop", *sys.argv[1:]]),
             notes=[*notes, f"{NOTICE.capitalize()}."],
             baseline_name=name,
+            groupings=parts,
         )
         write_risk_html(options.report, recipe, rows, about, floor=floor)
     for path in filter(None, (options.json, options.per_study, options.report)):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from radloop.engine.answer_predictor import AnswerPredictor
+from radloop.engine.channels import lacking
 from radloop.engine.clinical import Clinical
 from radloop.engine.weights import read_kept
 from radloop.evaluation.hazards import survival
@@ -36,6 +37,7 @@ class RiskPrediction:
         missing: covariates that the study has no value of; the training median stood for them.
         beyond: named times that no training patient was followed for.
         seconds: wall clock.
+        lacking: optional channels that the study lacks.
     """
 
     times: tuple[float, ...]
@@ -49,6 +51,7 @@ class RiskPrediction:
     missing: tuple[str, ...]
     beyond: tuple[float, ...]
     seconds: float
+    lacking: tuple[str, ...] = ()
 
 
 class RiskPredictor(AnswerPredictor):
@@ -87,7 +90,8 @@ class RiskPredictor(AnswerPredictor):
     ) -> RiskPrediction:
         """The risk of a study's patient; arguments and errors are those of `AnswerPredictor.predict`."""
         begun = time.monotonic()
-        return self.told(self._look(volume, region, cells or {}, earlier)[0], cells or {}, begun)
+        found = self.told(self._look(volume, region, cells or {}, earlier)[0], cells or {}, begun)
+        return replace(found, lacking=lacking(self.recipe, volume))
 
     def told(self, logits: np.ndarray, cells: Mapping[str, str], begun: float) -> RiskPrediction:
         """What (K,) logits of the network and the study's cells say."""

@@ -104,13 +104,14 @@ def test_evaluate_writes_figures_report_and_table(
 ) -> None:
     files = {name: tmp_path / f"out.{name}" for name in ("json", "html", "csv")}
     words = ["--json", str(files["json"]), "--report", str(files["html"]), "--per-study", str(files["csv"])]
-    assert run(loop, "evaluate", "life", *words) == 0
+    assert run(loop, "evaluate", "life", "--by", "dead", *words) == 0
     said = capsys.readouterr().out
     assert "covariates alone (age): Harrell's C" in said
     figures = json.loads(files["json"].read_text())
     assert {"recipe", "version", "n", "patients", "events", "metrics"} <= set(figures)
     assert 0.4 < figures["metrics"]["c_index"]["value"] <= 1
     assert {"uno_c", "auc", "auc.100", "integrated_brier", "brier.300"} <= set(figures["metrics"])
+    assert sum(part["n"] for part in figures["groups"]["dead"].values()) == figures["n"]
     assert {"clinical_c_index", "clinical_integrated_brier", "difference"} <= set(figures["metrics"])
     page = files["html"].read_text()
     assert "Not for clinical use" in page
