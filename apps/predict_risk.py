@@ -35,14 +35,24 @@ class Risks(Answers):
 
     def rows(self, job: Job, out: Path) -> Iterator[Row]:
         """The lines of one study, once its file is written; errors are those of `Answers.rows`."""
+        from radloop.engine.channels import lacking_words
+
         found, region = self._ask(job)
         warnings = [f"{name} is not known" for name in found.missing]
+        warnings += lacking_words(found.lacking)
         warnings += [f"{_time(self._recipe, time)} is an extrapolation" for time in found.beyond]
         warnings += [f"looked where {region.source} says"] if region else []
         self._write(out / f"{job.study}.json", job, found, warnings)
         source = asdict(source_of(job, self._version, self.told(job)))
         for name, value in zip(self.labels, (*found.risks, *found.clinical), strict=True):
-            yield Row(job.study, name, "", f"{value:.4f}", f"{found.seconds:.2f}", "; ".join(warnings), **source)
+            yield Row(
+                job.study,
+                name,
+                probability=f"{value:.4f}",
+                seconds=f"{found.seconds:.2f}",
+                warnings="; ".join(warnings),
+                **source,
+            )
 
     def _write(self, path: Path, job: Job, found: RiskPrediction, warnings: list[str]) -> None:
         from radloop.studies.files import write_whole
@@ -61,7 +71,7 @@ class Risks(Answers):
                 "survival": _rounded(found.survival),
                 "clinical_survival": _rounded(found.clinical_survival),
             },
-            "missing": list(found.missing),
+            "missing": [*found.missing, *found.lacking],
             "warnings": warnings,
             "notice": NOTICE,
         }

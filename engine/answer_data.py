@@ -153,14 +153,14 @@ def _kept(recipe: Recipe, case: Case, folder: Path) -> Path:
     return place
 
 
-def earlier_volumes(earlier: Iterable[Earlier]) -> list[tuple[Volume, float]]:
+def earlier_volumes(recipe: Recipe, earlier: Iterable[Earlier]) -> list[tuple[Volume, float]]:
     """The studies before the asked one as a predictor takes them.
 
     Raises:
         BadImage: one cannot be read.
         NotFound: one is gone.
     """
-    return [(read_study(one.channels), one.gap) for one in earlier]
+    return [(read_study(one.channels, recipe.may_lack), one.gap) for one in earlier]
 
 
 def region_mask(file: Path | None, recipe: Recipe) -> Volume | None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from radloop.engine.answer_predictor import AnswerPredictor
+from radloop.engine.channels import lacking
 from radloop.engine.clinical import Clinical
 from radloop.engine.weights import read_kept
 from radloop.evaluation.hazards import survival
@@ -35,6 +36,7 @@ class RiskPrediction:
         logits: (K,) as the network gave them.
         missing: covariates that the study has no value of; the training median stood for them.
         beyond: named times that no training patient was followed for.
+        lacking: optional channels that the study lacks.
         seconds: wall clock.
     """
 
@@ -48,6 +50,7 @@ class RiskPrediction:
     logits: np.ndarray
     missing: tuple[str, ...]
     beyond: tuple[float, ...]
+    lacking: tuple[str, ...]
     seconds: float
 
 
@@ -87,10 +90,8 @@ class RiskPredictor(AnswerPredictor):
     ) -> RiskPrediction:
         """The risk of a study's patient; arguments and errors are those of `AnswerPredictor.predict`."""
         begun = time.monotonic()
-        return self.told(self._look(volume, region, cells or {}, earlier)[0], cells or {}, begun)
-
-    def told(self, logits: np.ndarray, cells: Mapping[str, str], begun: float) -> RiskPrediction:
-        """What (K,) logits of the network and the study's cells say."""
+        cells = cells or {}
+        logits = self._look(volume, region, cells, earlier)[0]
         bounds, times = self.clinical.bounds, self.times
         curves = np.stack([self.hazards(logits, cells), self.clinical.logits(cells)])
         risks, whole = 1 - survival(curves, bounds, times), survival(curves, bounds, bounds)
@@ -105,6 +106,7 @@ class RiskPredictor(AnswerPredictor):
             logits,
             self.clinical.covariates.missing(cells),
             tuple(t for t in times if t > self.clinical.followed),
+            lacking(self.recipe, volume),
             time.monotonic() - begun,
         )
 

@@ -59,7 +59,7 @@ def score_risk(predictor: RiskPredictor, case: Case) -> RiskScore:
     """
     recipe, truth = predictor.recipe, truth_of(predictor.recipe, case)
     seen = (read_study(case.channels, predictor.recipe.may_lack), region_mask(case.region, recipe))
-    found = predictor.predict(*seen, case.answers, earlier_volumes(case.earlier))
+    found = predictor.predict(*seen, case.answers, earlier_volumes(recipe, case.earlier))
     return RiskScore(
         case.study,
         case.patient,
@@ -70,7 +70,7 @@ def score_risk(predictor: RiskPredictor, case: Case) -> RiskScore:
         {recipe.label_names[0]: fit_to(truth, found.risks, predictor.times)},
         tuple(map(float, found.logits)),
         tuple(map(float, predictor.clinical.logits(case.answers))),
-        found.missing,
+        (*found.missing, *found.lacking),
         found.seconds,
         case.row,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from radloop.engine.channels import lacking_words
 from radloop.engine.regions import Region
 from radloop.engine.risk_predictor import RiskPrediction
 from radloop.infers.answers import AnswerInfer
@@ -25,6 +26,7 @@ class RiskInfer(AnswerInfer):
         )
         words = "; ".join(f"{n} {100 * risks[n]:.0f} % (covariates alone {100 * alone[n]:.0f} %)" for n in names)
         warnings = [f"{name} is not known; the training median stood for it" for name in found.missing]
+        warnings += lacking_words(found.lacking)
         warnings += [
             f"no training patient was followed for {time:g} {unit}: the risk then is an extrapolation"
             for time in found.beyond
@@ -39,7 +41,7 @@ class RiskInfer(AnswerInfer):
                 "survival": [round(float(s), 4) for s in found.survival],
                 "clinical_survival": [round(float(s), 4) for s in found.clinical_survival],
             },
-            "missing": list(found.missing),
+            "missing": [*found.missing, *found.lacking],
             "label_names": {words: 1},
             "message": f"{self.recipe.title or self.recipe.name}: {words}",
             "region": region.source if region else None,
