@@ -92,7 +92,7 @@ class Answers:
 
         volume = read_study(job.channels, self._recipe.may_lack)
         region = self._regions.of(self._recipe, job.study if self._folder else None, volume)
-        earlier = earlier_volumes(self._earlier(job), self._recipe.may_lack)
+        earlier = earlier_volumes(self._recipe, self._earlier(job))
         return self._predictor.predict(volume, region.mask if region else None, self._cells(job), earlier), region
 
     def _earlier(self, job: Job) -> tuple[Earlier, ...]:

@@ -86,6 +86,21 @@ def _masks(result: dict[str, Any]) -> Iterator[str]:
             yield f"| {data} | {split} | {name} | {figure} | {trivial} | `python benchmarks/masks.py` |"
 
 
+def _survival(result: dict[str, Any]) -> Iterator[str]:
+    for key, run in result.items():
+        question, network = key.split("/")
+        of = run["figures"]
+        minutes = max(fold["minutes"] for fold in run["folds"].values())
+        data = f"{question}, {network}: {of['studies']} studies, {of['events']} events, {minutes:.0f} min a fold"
+        split = f"out of fold, {len(run['folds'])} of 5 patient-level folds"
+        gap, floor = of["difference"], of["clinical"]["c_index"]["value"]
+        alone = (
+            f"{floor:.3f} covariates alone; difference {gap['value']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f})"
+        )
+        figure = _interval(of["metrics"]["c_index"])
+        yield f"| {data} | {split} | Harrell's C | {figure} | {alone} | `python benchmarks/survival.py` |"
+
+
 def table() -> str:
     """The table in Markdown, one row a measurement."""
     rows: list[str] = []
@@ -93,6 +108,7 @@ def table() -> str:
         "hippocampus": _hippocampus,
         "questions": _questions,
         "masks": _masks,
+        "survival": _survival,
         "gate_retrains": _retrains,
         "large_ct": _large_ct,
     }

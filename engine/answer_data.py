@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -153,14 +153,14 @@ def _kept(recipe: Recipe, case: Case, folder: Path) -> Path:
     return place
 
 
-def earlier_volumes(earlier: Iterable[Earlier], may_lack: Collection[int] = ()) -> list[tuple[Volume, float]]:
-    """The studies before the asked one as a predictor takes them; `may_lack` is as in `read_study`.
+def earlier_volumes(recipe: Recipe, earlier: Iterable[Earlier]) -> list[tuple[Volume, float]]:
+    """The studies before the asked one as a predictor takes them.
 
     Raises:
         BadImage: one cannot be read.
         NotFound: one is gone.
     """
-    return [(read_study(one.channels, may_lack), one.gap) for one in earlier]
+    return [(read_study(one.channels, recipe.may_lack), one.gap) for one in earlier]
 
 
 def region_mask(file: Path | None, recipe: Recipe) -> Volume | None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from radloop.engine.answer_data import region_mask, truth_of
+from radloop.engine.answer_data import earlier_volumes, region_mask, truth_of
 from radloop.engine.answer_predictor import AnswerPredictor
 from radloop.engine.box_assess import BoxScore, score_boxes
 from radloop.engine.box_predictor import BoxPredictor
@@ -213,7 +213,8 @@ def _lesions(
 
 def _score_answer(predictor: AnswerPredictor, case: Case) -> AnswerScore:
     recipe, truth = predictor.recipe, truth_of(predictor.recipe, case)
-    answer = predictor.predict(_study(predictor, case), region_mask(case.region, recipe), case.answers)
+    seen = (_study(predictor, case), region_mask(case.region, recipe))
+    answer = predictor.predict(*seen, case.answers, earlier_volumes(recipe, case.earlier))
     return AnswerScore(
         case.study,
         case.patient,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +36,8 @@ class RiskPrediction:
         logits: (K,) as the network gave them.
         missing: covariates that the study has no value of; the training median stood for them.
         beyond: named times that no training patient was followed for.
-        seconds: wall clock.
         lacking: optional channels that the study lacks.
+        seconds: wall clock.
     """
 
     times: tuple[float, ...]
@@ -50,8 +50,8 @@ class RiskPrediction:
     logits: np.ndarray
     missing: tuple[str, ...]
     beyond: tuple[float, ...]
+    lacking: tuple[str, ...]
     seconds: float
-    lacking: tuple[str, ...] = ()
 
 
 class RiskPredictor(AnswerPredictor):
@@ -90,11 +90,8 @@ class RiskPredictor(AnswerPredictor):
     ) -> RiskPrediction:
         """The risk of a study's patient; arguments and errors are those of `AnswerPredictor.predict`."""
         begun = time.monotonic()
-        found = self.told(self._look(volume, region, cells or {}, earlier)[0], cells or {}, begun)
-        return replace(found, lacking=lacking(self.recipe, volume))
-
-    def told(self, logits: np.ndarray, cells: Mapping[str, str], begun: float) -> RiskPrediction:
-        """What (K,) logits of the network and the study's cells say."""
+        cells = cells or {}
+        logits = self._look(volume, region, cells, earlier)[0]
         bounds, times = self.clinical.bounds, self.times
         curves = np.stack([self.hazards(logits, cells), self.clinical.logits(cells)])
         risks, whole = 1 - survival(curves, bounds, times), survival(curves, bounds, bounds)
@@ -109,6 +106,7 @@ class RiskPredictor(AnswerPredictor):
             logits,
             self.clinical.covariates.missing(cells),
             tuple(t for t in times if t > self.clinical.followed),
+            lacking(self.recipe, volume),
             time.monotonic() - begun,
         )
 

@@ -59,7 +59,7 @@ def score_risk(predictor: RiskPredictor, case: Case) -> RiskScore:
     """
     recipe, truth = predictor.recipe, truth_of(predictor.recipe, case)
     seen = (read_study(case.channels, predictor.recipe.may_lack), region_mask(case.region, recipe))
-    found = predictor.predict(*seen, case.answers, earlier_volumes(case.earlier, predictor.recipe.may_lack))
+    found = predictor.predict(*seen, case.answers, earlier_volumes(recipe, case.earlier))
     return RiskScore(
         case.study,
         case.patient,

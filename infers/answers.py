@@ -98,7 +98,7 @@ class AnswerInfer(InferTask):
             region = self._regions.of(self.recipe, study, volume)
             cells = self._folder.study(study).answers if study else {}
             predictor = self._serving.predictor(version)
-            earlier = earlier_volumes(earlier_of(self._folder, study, predictor.recipe), predictor.recipe.may_lack)
+            earlier = earlier_volumes(predictor.recipe, earlier_of(self._folder, study, predictor.recipe))
             found = predictor.predict(volume, region.mask if region else None, cells, earlier)
         mask = np.zeros(volume.shape, np.uint8) if region is None else (region.mask.array[0] > 0).astype(np.uint8)
         params = self._told(version, {"total": round(time.monotonic() - started, 3)})

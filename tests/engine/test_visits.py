@@ -143,7 +143,7 @@ def test_a_version_learns_from_the_change_between_visits(house, tmp_path: Path, 
     assert np.mean(grew) > np.mean(shrank)
     case = cases[1]
     alone = predictor.predict(read_study(case.channels))
-    both = predictor.predict(read_study(case.channels), None, {}, earlier_volumes(case.earlier))
+    both = predictor.predict(read_study(case.channels), None, {}, earlier_volumes(recipe, case.earlier))
     assert np.isfinite(alone.logits).all()
     assert not np.allclose(alone.logits, both.logits)
 
