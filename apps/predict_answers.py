@@ -68,11 +68,16 @@ class Answers:
         """
         from radloop.engine.channels import lacking_words
 
-        found, region = self._ask(job)
+        (found, *each), region = self._ask(job)
         warnings = [f"{name} is not known" for name in found.missing]
         warnings += lacking_words(found.lacking)
         warnings += [f"looked where {region.source} says"] if region else []
         source = asdict(source_of(job, self._version, self.told(job)))
+        for number, one in enumerate([found, *each]):
+            about = {"lesion": str(number) if number else "", "lesions": "" if number or not each else str(len(each))}
+            yield from self._lines(job, one, {**about, "warnings": "; ".join(warnings), **source})
+
+    def _lines(self, job: Job, found: Any, more: Mapping[str, str]) -> Iterator[Row]:
         for name, value in zip(self._recipe.label_names, found.probabilities, strict=True):
             limits = found.limits.get(name)
             yield Row(
@@ -82,18 +87,24 @@ class Answers:
                 low=f"{limits[0]:.4f}" if limits else "",
                 high=f"{limits[1]:.4f}" if limits else "",
                 seconds=f"{found.seconds:.2f}",
-                warnings="; ".join(warnings),
-                **source,
+                **more,
             )
 
-    def _ask(self, job: Job) -> tuple[Any, Region | None]:
+    def _ask(self, job: Job) -> tuple[list[Any], Region | None]:
+        """The answer about the study, and those about each lesion, the largest first; and the region."""
+        from radloop.apps.results_table import MOST_LESIONS
         from radloop.engine.answer_data import earlier_volumes
+        from radloop.engine.regions import lesions_of
         from radloop.studies.images import read_study
 
         volume = read_study(job.channels, self._recipe.may_lack)
         region = self._regions.of(self._recipe, job.study if self._folder else None, volume)
         earlier = earlier_volumes(self._recipe, self._earlier(job))
-        return self._predictor.predict(volume, region.mask if region else None, self._cells(job), earlier), region
+        beside = self._cells(job), earlier
+        if region is None or self._recipe.answer.per == "study":
+            return [self._predictor.predict(volume, region.mask if region else None, *beside)], region
+        each = [self._predictor.predict(volume, part, *beside) for part in lesions_of(region.mask)[:MOST_LESIONS]]
+        return [each[0], *each], region
 
     def _earlier(self, job: Job) -> tuple[Earlier, ...]:
         from radloop.studies.visits import earlier_of

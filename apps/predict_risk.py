@@ -37,7 +37,7 @@ class Risks(Answers):
         """The lines of one study, once its file is written; errors are those of `Answers.rows`."""
         from radloop.engine.channels import lacking_words
 
-        found, region = self._ask(job)
+        (found, *_), region = self._ask(job)
         warnings = [*(f"{name} is not known" for name in found.missing), *lacking_words(found.lacking)]
         warnings += [f"{_time(self._recipe, time)} is an extrapolation" for time in found.beyond]
         warnings += [f"looked where {region.source} says"] if region else []

@@ -17,6 +17,7 @@ from scipy import ndimage
 from radloop.engine.channels import with_lacking
 from radloop.engine.prepared import case_digest, each, keep_arrays
 from radloop.engine.slice_weights import thinned
+from radloop.evaluation.lesion_sizes import count_lesions
 from radloop.recipes.errors import BadImage, BadLabel, NotFound
 from radloop.recipes.preprocess import Grid, Preprocess
 from radloop.recipes.recipe import Recipe
@@ -199,6 +200,9 @@ def located_input(recipe: Recipe, volume: Volume, region: Volume | None) -> tupl
         raise BadImage(msg)
     if region is None:
         return image, grid, 0
+    if recipe.answer.per == "lesion" and (count := count_lesions(region.array[0] > 0)) > 1:
+        msg = f"there are {count} lesions, and one answer does not say of which; leave this study out"
+        raise BadLabel(msg)
     mask = _on_grid(region, grid)
     near = _near(mask, grid, recipe.answer.border)
     box = tuple(slice(int(places.min()), int(places.max()) + 1) for places in np.nonzero(near))

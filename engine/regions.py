@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from radloop.engine.predictor import Predictor
+from radloop.evaluation.lesions import components
 from radloop.recipes.errors import NotFound
 from radloop.recipes.recipe import Recipe
 from radloop.recipes.volume import Volume
@@ -28,6 +29,13 @@ class Region:
 
     mask: Volume
     source: str
+
+
+def lesions_of(mask: Volume) -> list[Volume]:
+    """Each connected component of a region's mask (1, X, Y, Z) as a mask of its own, from the largest down."""
+    parts = components(mask.array[0] > 0)
+    order = np.argsort(-np.bincount(parts.ravel(), minlength=1)[1:], kind="stable") + 1
+    return [Volume((parts == number).astype(np.uint8)[None], mask.affine) for number in order]
 
 
 class Regions:

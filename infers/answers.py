@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,13 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from radloop.engine.answer_data import earlier_volumes
 from radloop.engine.answer_predictor import AnswerPrediction
 from radloop.engine.channels import lacking_words
-from radloop.engine.regions import Region, Regions
+from radloop.engine.regions import Region, Regions, lesions_of
 from radloop.evaluation.class_answers import answered
+from radloop.evaluation.lesion_sizes import lesion_sizes
 from radloop.infers.segmentation import NOTICE, ONE_AT_A_TIME, Answer, Serving, paths_of, save_answer
 from radloop.recipes.errors import RadloopError
-from radloop.recipes.recipe import Recipe
+from radloop.recipes.recipe import MAX_LABELS, Recipe
+from radloop.recipes.volume import Volume
 from radloop.registry.version import Version
 from radloop.studies.blind import WITHHELD
 from radloop.studies.folder import StudiesFolder
@@ -99,10 +101,15 @@ class AnswerInfer(InferTask):
             cells = self._folder.study(study).answers if study else {}
             predictor = self._serving.predictor(version)
             earlier = earlier_volumes(predictor.recipe, earlier_of(self._folder, study, predictor.recipe))
-            found = predictor.predict(volume, region.mask if region else None, cells, earlier)
+            parts = lesions_of(region.mask) if region and predictor.recipe.answer.per == "lesion" else []
+            each = [predictor.predict(volume, part, cells, earlier) for part in parts[:MAX_LABELS]]
+            found = each[0] if each else predictor.predict(volume, region.mask if region else None, cells, earlier)
         mask = np.zeros(volume.shape, np.uint8) if region is None else (region.mask.array[0] > 0).astype(np.uint8)
         params = self._told(version, {"total": round(time.monotonic() - started, 3)})
         params |= self._answer(found, region)
+        if each:
+            mask, of_lesions = self._lesions(each, parts)
+            params |= of_lesions
         params |= {"visits": 1 + len(earlier)} if predictor.recipe.answer.sequence else {}
         params["warnings"] += self._remember(study or request.get("shown_as"), client, version)
         return save_answer(Answer(mask, volume.affine, params["label_names"], version, {}), extension), params
@@ -129,6 +136,22 @@ class AnswerInfer(InferTask):
             "missing": [*found.missing, *found.lacking],
             "warnings": warnings,
         }
+
+    def _lesions(self, each: Sequence[Any], parts: Sequence[Volume]) -> tuple[np.ndarray, dict[str, Any]]:
+        """A mask with a number a lesion, the largest 1, and what the reply tells of each."""
+        mask = np.zeros(parts[0].shape, np.uint8)
+        told, names = [], dict[str, int]()
+        for number, (found, part) in enumerate(zip(each, parts, strict=False), start=1):
+            mask[part.array[0] > 0] = number
+            answer = self._answer(found, None)
+            size = lesion_sizes(part.array[0] > 0, part.affine)[0]
+            lps = [round(v, 1) for v in np.multiply(size.centre, (-1, -1, 1)).tolist()]
+            words = f"{number}: {next(iter(answer['label_names']))}"
+            names[words] = number
+            kept = {key: answer[key] for key in ("answer", "probabilities", "intervals", "slices")}
+            told.append({"lesion": number, "centre_lps_mm": lps, "volume_ml": round(size.volume_ml, 3), **kept})
+        message = f"{self.recipe.title or self.recipe.name}: {'; '.join(names)}"
+        return mask, {"lesions": told, "label_names": names, "message": message}
 
     def _told(self, version: Version | None, latencies: dict[str, float]) -> dict[str, Any]:
         return {

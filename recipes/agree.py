@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from radloop.recipes.recipe import JSON_KINDS, STUDY_KINDS, Answer, Recipe
+from radloop.recipes.recipe import CLASS_KINDS, JSON_KINDS, STUDY_KINDS, Answer, Recipe
 
 
 class Disagreement(NamedTuple):
@@ -106,6 +106,9 @@ def _answers(recipe: Recipe) -> Iterator[Disagreement]:
         yield Disagreement((("answer", "column"), ("kind",)), text)
     if answer.region == recipe.name:
         yield Disagreement((("answer", "region"),), f"answer.region = {answer.region!r} is the recipe itself")
+    if answer.per == "lesion" and (not answer.region or kind not in CLASS_KINDS):
+        text = f"answer.per = 'lesion' needs answer.region and a kind of {', '.join(CLASS_KINDS)}; leave it out"
+        yield Disagreement((("answer", "per"), ("answer", "region"), ("kind",)), text)
     if answer.sequence and answer.region:
         text = "answer.sequence and answer.region cannot be together: earlier visits have no region of their own yet"
         yield Disagreement((("answer", "sequence"), ("answer", "region")), text)

@@ -41,6 +41,7 @@ class Answer(Part):
         region: a mask recipe whose mask says where in the study to look: a crop around it, with the mask as one more
             channel; empty looks at the whole image.
         border: mm kept around the region on every side.
+        per: `lesion` answers for each connected component of the region by itself, `study` for all of it.
         covariates: columns of `answers.csv` with numbers that the network is told too, such as age.
         event: the column of `answers.csv` that says whether the event of a `risk` recipe came, 1 or 0.
         time: the column with the time of the event, or until when the patient was known to be without it.
@@ -53,6 +54,7 @@ class Answer(Part):
     column: str = ""
     region: str = Field(default="", pattern=r"^([a-z][a-z0-9_]{0,63})?$")
     border: float = Field(default=10.0, ge=0)
+    per: Literal["study", "lesion"] = "study"
     covariates: tuple[str, ...] = ()
     event: str = "event"
     time: str = "time"

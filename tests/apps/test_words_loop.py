@@ -22,11 +22,15 @@ from starlette.testclient import TestClient
 from radloop.apps.app import RadloopApp
 from radloop.apps.asgi import app
 from radloop.apps.cli import main
+from radloop.engine.answer_data import input_of
 from radloop.engine.weights import save_weights
 from radloop.networks.registry import build
-from radloop.recipes.load import load_recipe
+from radloop.recipes.errors import BadLabel
+from radloop.recipes.load import load_recipe, parse_recipe
+from radloop.recipes.volume import Volume
 from radloop.registry.registry import Registry
 from radloop.studies.home import Home
+from radloop.studies.images import read_study
 
 WORDS = """
 name = "shade"
@@ -49,6 +53,7 @@ epochs = 6
 learning_rate = 5e-3
 """
 REGION = WORDS.replace('"shade"', '"shade_there"').replace("[preprocess]", '[answer]\nregion = "tiny"\n[preprocess]')
+EACH = REGION.replace("shade_there", "shade_each").replace("region =", 'per = "lesion"\nregion =')
 STUDIES = 40
 
 
@@ -149,7 +154,8 @@ def client(loop: Path, kit: SimpleNamespace) -> Iterator[TestClient]:
     home = Home.find(loop)
     (home.recipes / "tiny.toml").write_text(kit.tiny)
     (home.recipes / "shade_there.toml").write_text(REGION)
-    conf = {"home": str(home.path), "recipes": "tiny,shade,shade_there"}
+    (home.recipes / "shade_each.toml").write_text(EACH)
+    conf = {"home": str(home.path), "recipes": "tiny,shade,shade_there,shade_each"}
     made = RadloopApp(str(home.app), str(loop), conf)
     key = f"{settings.MONAI_LABEL_APP_DIR}{settings.MONAI_LABEL_STUDIES}"
     before = host.apps.get(key)
@@ -204,32 +210,74 @@ def test_a_label_after_the_answer_was_seen_is_anchored(client: TestClient, loop:
     assert known["labels"][0]["shown_version"] == "1"
 
 
+def untrained(home: Home, name: str) -> None:
+    """Weights of a recipe that nobody trained serve."""
+    recipe, registry = load_recipe(name, home.path), Registry(home)
+    staged = registry.stage(recipe)
+    save_weights(build(recipe), staged / "model.pt")
+    registry.promote(registry.publish(recipe, staged, {"labels": []}))
+    time.sleep(1.5)  # the server looks at most once a second which version serves
+
+
+def draw(client: TestClient, studies: Path, study: str, mask: np.ndarray, folder: Path) -> None:
+    image = nib.load(studies / f"{study}.nii.gz")
+    nib.save(nib.Nifti1Image(mask, image.affine), folder / "m.nii.gz")
+    with (folder / "m.nii.gz").open("rb") as file:
+        sent = client.put(
+            "/datastore/label",
+            params={"image": study},
+            data={"params": json.dumps({"model": "tiny"})},
+            files={"label": ("m.nii.gz", file)},
+        )
+    assert sent.status_code == 200, sent.text
+
+
+def test_each_lesion_of_a_region_has_its_own_answer(client: TestClient, loop: Path, tmp_path: Path) -> None:
+    untrained(Home.find(loop), "shade_each")
+    blocks = np.zeros(nib.load(loop / "s03.nii.gz").shape, np.uint8)
+    blocks[2:5, 2:5, 2:5] = 1
+    blocks[9:15, 9:15, 3:7] = 1
+    draw(client, loop, "s03", blocks, tmp_path)
+    params, mask = ask(client, "shade_each", "s03")
+    np.testing.assert_array_equal(mask[9:15, 9:15, 3:7], 1)  # the largest first
+    np.testing.assert_array_equal(mask[2:5, 2:5, 2:5], 2)
+    assert sorted(params["label_names"].values()) == [1, 2]
+    assert [name[:3] for name in params["label_names"]] == ["1: ", "2: "]
+    assert [of["lesion"] for of in params["lesions"]] == [1, 2]
+    assert params["lesions"][0]["volume_ml"] > params["lesions"][1]["volume_ml"]
+    assert params["probabilities"] == params["lesions"][0]["probabilities"] != params["lesions"][1]["probabilities"]
+    out = tmp_path / "out"
+    assert main(["predict", "shade_each", "--studies", str(loop), "--out", str(out)]) == 1, "others have no region"
+    with (out / "results.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    mine = [(row["label"], row["lesion"], row["lesions"]) for row in rows if row["study"] == "s03"]
+    each = [(label, n, "") for n in "12" for label in ("dark", "bright")]
+    assert mine == [("dark", "", "2"), ("bright", "", "2"), *each]
+
+
+def test_one_answer_teaches_nothing_about_several_lesions(loop: Path) -> None:
+    recipe = parse_recipe(EACH, "each.toml")
+    volume = read_study((loop / "s03.nii.gz",))
+    region = np.zeros(volume.array.shape, np.uint8)
+    region[0, 2:5, 2:5, 2:5] = 1
+    assert input_of(recipe, volume, Volume(region, volume.affine)).any()
+    region[0, 9:15, 9:15, 3:7] = 1
+    with pytest.raises(BadLabel, match="2 lesions"):
+        input_of(recipe, volume, Volume(region, volume.affine))
+
+
 def test_a_recipe_that_looks_at_a_region_needs_its_mask(
     client: TestClient, loop: Path, kit: SimpleNamespace, tmp_path: Path
 ) -> None:
     params, _ = ask(client, "shade_there", "s02")
     assert (params["version"], params["message"]) == (None, "no model yet: 0 of 5 labels")
-    home = Home.find(loop)
-    recipe, registry = load_recipe("shade_there", home.path), Registry(home)
-    staged = registry.stage(recipe)
-    save_weights(build(recipe), staged / "model.pt")
-    registry.promote(registry.publish(recipe, staged, {"labels": []}))
-    time.sleep(1.5)  # the server looks at most once a second which version serves
+    untrained(Home.find(loop), "shade_there")
     reply = client.post("/infer/shade_there", params={"image": "s02", "output": "json"})
     assert reply.status_code == 404
     assert "label that in this study first" in kit.error_of(reply)
-    image = nib.load(loop / "s02.nii.gz")
-    block = np.zeros(image.shape, np.uint8)
+    block = np.zeros(nib.load(loop / "s02.nii.gz").shape, np.uint8)
     block[6:12, 6:12, 3:7] = 1
-    nib.save(nib.Nifti1Image(block, image.affine), tmp_path / "m.nii.gz")
-    with (tmp_path / "m.nii.gz").open("rb") as file:
-        sent = client.put(
-            "/datastore/label",
-            params={"image": "s02"},
-            data={"params": json.dumps({"model": "tiny"})},
-            files={"label": ("m.nii.gz", file)},
-        )
-    assert sent.status_code == 200, sent.text
+    draw(client, loop, "s02", block, tmp_path)
     params, mask = ask(client, "shade_there", "s02")
     assert params["region"].startswith("label ")
     np.testing.assert_array_equal(mask, block)
