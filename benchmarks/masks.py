@@ -81,6 +81,7 @@ def run_fold(question: str, recipe: Recipe, number: int, options: Any) -> dict[s
     return {
         "steps": manifest["steps"],
         "minutes": round(manifest["seconds"]["fit"] / 60, 2),
+        "threads": options.threads,
         "recipe": recipe.hash(),
         "studies": {
             "radloop": {score.study: _of_score(score, recipe) for score in scores},
@@ -178,6 +179,7 @@ def figures(folds: Mapping[str, Any]) -> dict[str, Any]:
         "patients": len(by_patient["radloop"]),
         "parameters": next(iter(folds.values()))["parameters"],
         "minutes": max(fold["minutes"] for fold in folds.values()),
+        "threads": max(fold["threads"] for fold in folds.values()),
     }
     for name, studies in methods.items():
         told: dict[str, Interval] = {"dice": bootstrap_mean(by_patient[name])}

@@ -29,6 +29,7 @@ def fold(*patients: str, mine: float, theirs: float) -> dict[str, Any]:
     return {
         "steps": 10,
         "minutes": 2.5,
+        "threads": 2,
         "parameters": 1234567,
         "studies": {
             "radloop": {f"{p}-{n}": of(p, mine, 0.9) for p in patients for n in range(2)},
