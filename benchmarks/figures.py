@@ -103,6 +103,20 @@ def _survival(result: dict[str, Any]) -> Iterator[str]:
         yield f"| {data} | {split} | Harrell's C | {figure} | {alone} | `python benchmarks/survival.py` |"
 
 
+def _boxes(result: dict[str, Any]) -> Iterator[str]:
+    for key, run in result.items():
+        question, network = key.split("/")
+        of = run["figures"]
+        minutes = max(fold["core_minutes"] for fold in run["folds"].values())
+        data = f"{question}, {network}: {of['studies']} studies of {of['patients']} patients"
+        data += f", {minutes:.0f} min of one core a fold"
+        split = f"out of fold, {len(run['folds'])} of 5 patient-level folds"
+        gap, floor = of["difference"], of["floor"]["ap50"]["value"]
+        trivial = f"{floor:.3f} mean boxes; difference {gap['value']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f})"
+        figure = _interval(of["radloop"]["ap50"])
+        yield f"| {data} | {split} | AP at IoU .5 | {figure} | {trivial} | `python benchmarks/boxes.py` |"
+
+
 def table() -> str:
     """The table in Markdown, one row a measurement."""
     rows: list[str] = []
@@ -110,6 +124,7 @@ def table() -> str:
         "hippocampus": _hippocampus,
         "questions": _questions,
         "masks": _masks,
+        "boxes": _boxes,
         "survival": _survival,
         "gate_retrains": _retrains,
         "large_ct": _large_ct,
