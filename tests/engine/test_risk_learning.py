@@ -89,6 +89,17 @@ def test_without_covariates_the_clinical_model_is_kaplan_meier():
     assert abs(survival(model.logits({})[None], model.bounds, at)[0] - alive).max() < 0.02
 
 
+def test_a_named_time_that_nobody_was_followed_for_changes_no_other_risk():
+    rng = np.random.default_rng(0)
+    came, lost = rng.exponential(800, 300), rng.uniform(100, 400, 300)
+    truth = np.stack([came <= lost, np.minimum(came, lost)], axis=1)
+    told = []
+    for times in ([365], [365, 3650]):
+        model = fit_clinical(recipe_of(answer={"times": times}), truth, [{}] * 300, [str(n) for n in range(300)])
+        told.append(survival(model.logits({})[None], model.bounds, [365])[0, 0])
+    assert told[0] == told[1] == pytest.approx(np.exp(-365 / 800), abs=0.06)
+
+
 def test_the_clinical_model_finds_the_covariate_that_counts():
     rng = np.random.default_rng(0)
     cells = [{"age": f"{rng.uniform(20, 80):.1f}", "noise": f"{rng.normal():.2f}"} for _ in range(120)]
@@ -105,10 +116,11 @@ def test_the_clinical_model_finds_the_covariate_that_counts():
 @pytest.mark.parametrize("events", [1, 2, 30])
 def test_bounds_rise_whatever_the_events(events):
     time = np.r_[np.full(events, 7.0), np.linspace(1, 50, 9)]
-    bounds = bounds_of(np.arange(len(time)) < events, time, 5, [20.0, 90.0])
+    bounds = bounds_of(np.arange(len(time)) < events, time, 5)
     assert len(bounds) == 6
     assert (np.diff(bounds) > 0).all()
-    assert (bounds[0], bounds[-1] >= 90) == (0, True)
+    assert bounds[0] == 0
+    assert bounds[-1] == pytest.approx(50, rel=1e-3)
     assert np.isfinite(counted_logits(np.arange(len(time)) < events, time, bounds)).all()
 
 
