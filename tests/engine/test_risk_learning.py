@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from radloop.engine.answer_data import prepare_answers
 from radloop.engine.assess import assess, patient_scores
+from radloop.engine.augment import Augment
 from radloop.engine.baseline import baseline_cases
 from radloop.engine.calibrate import calibrate
 from radloop.engine.clinical import fit_clinical
@@ -20,6 +22,7 @@ from radloop.engine.fit import fit
 from radloop.engine.risk_loss import hazard_loss
 from radloop.engine.risk_predictor import RiskPredictor
 from radloop.engine.risk_score import fit_to
+from radloop.engine.risk_task import RiskTask
 from radloop.engine.train import train_version
 from radloop.evaluation.hazards import bounds_of, counted_logits, survival
 from radloop.networks.registry import build, names
@@ -87,6 +90,23 @@ def test_without_covariates_the_clinical_model_is_kaplan_meier():
     at = model.bounds[1:-1]
     alive = np.array([np.prod([1 - 1 / (time >= t).sum() for t in time[event] if t <= limit]) for limit in at])
     assert abs(survival(model.logits({})[None], model.bounds, at)[0] - alive).max() < 0.02
+
+
+def test_the_loss_has_32_bits_where_the_network_has_16(make_study: MakeStudy, tmp_path: Path) -> None:
+    recipe = recipe_of(covariates=("age",))
+    cases = prepare_answers(recipe, [make_study(n, age=str(30 + n)) for n in range(6)], tmp_path / "cache").ready
+    found = []
+    for bits in (torch.float32, torch.bfloat16):
+
+        class Silent(torch.nn.Module):
+            def forward(self, image: torch.Tensor, *_: object, bits: torch.dtype = bits) -> torch.Tensor:
+                return torch.zeros(len(image), recipe.outputs, dtype=bits)
+
+        task, augment = RiskTask(recipe), Augment(recipe, torch.Generator().manual_seed(0))
+        batch = task.source(cases, seed=0).next()
+        found.append(task.loss(Silent(), batch, augment, torch.device("cpu")))
+    assert found[1].dtype == torch.float32
+    torch.testing.assert_close(*found)
 
 
 def test_a_named_time_that_nobody_was_followed_for_changes_no_other_risk():
