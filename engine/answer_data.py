@@ -25,6 +25,7 @@ from radloop.recipes.volume import Volume
 from radloop.studies.answers import read_answer, read_outcome
 from radloop.studies.cases import Case
 from radloop.studies.images import read_mask, read_study
+from radloop.studies.outcomes import DAYS
 from radloop.studies.visits import Earlier
 
 logger = logging.getLogger(__name__)
@@ -155,13 +156,20 @@ def _kept(recipe: Recipe, case: Case, folder: Path) -> Path:
 
 
 def earlier_volumes(recipe: Recipe, earlier: Iterable[Earlier]) -> list[tuple[Volume, float]]:
-    """The studies before the asked one as a predictor takes them.
+    """The studies before the asked one as a version takes them: none where its own recipe asks for no sequence.
+
+    Args:
+        recipe: the version's, which may be of another form than the one that the studies were gathered for.
+        earlier: of a case.
 
     Raises:
         BadImage: one cannot be read.
         NotFound: one is gone.
     """
-    return [(read_study(one.channels, recipe.may_lack), one.gap) for one in earlier]
+    if not recipe.answer.sequence:
+        return []
+    length = DAYS[recipe.answer.unit]
+    return [(read_study(one.channels, recipe.may_lack), one.gap * DAYS[one.unit] / length) for one in earlier]
 
 
 def region_mask(file: Path | None, recipe: Recipe) -> Volume | None:

@@ -71,7 +71,7 @@ class AnswerTask:
         return answer_loss(self._recipe.kind, logits, batch.truth.to(device), weights)
 
     def _logits(self, network: nn.Module, batch: AnswerBatch, augment: Augment, device: torch.device) -> torch.Tensor:
-        image, region = augment(batch.image.to(device), batch.region.to(device))
+        image, region = _augmented(batch, augment, device)
         region = torch.where(region == IGNORE, torch.zeros_like(region), region)
         inputs = network_inputs(self._recipe, replace(batch, image=image, region=region), device)
         with training_precision(device):
@@ -81,6 +81,18 @@ class AnswerTask:
     def kept(self) -> dict[str, Any]:
         """What is saved beside the weights."""
         return {"covariates": self._covariates.as_dict(), "overseen": self._overseen.tolist()}
+
+
+def _augmented(batch: AnswerBatch, augment: Augment, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images and regions, changed at random; of studies in slices the real ones alone, or padding would move in."""
+    image, region = batch.image.to(device), batch.region.to(device)
+    if batch.present is None:
+        return augment(image, region)
+    changed, marked = torch.zeros_like(image), torch.zeros_like(region)
+    for number, count in enumerate(batch.present.sum(1).tolist()):
+        one = slice(number, number + 1)
+        changed[one, ..., :count], marked[one, ..., :count] = augment(image[one, ..., :count], region[one, ..., :count])
+    return changed, marked
 
 
 def class_weights(recipe: Recipe, cases: Sequence[PreparedAnswer]) -> torch.Tensor | None:

@@ -59,7 +59,7 @@ def test_a_lesion_keeps_its_number_from_study_to_study(studies: Path, tmp_path: 
         ("a2", "a3", "60", "3", "overlap", "-0.033"),
     ]
     assert {row["patient"] for row in rows} == {"anna"}
-    assert float(rows[1]["diameter_mm_later"]) == pytest.approx(np.sqrt(25 + 25 + 4) + 1, abs=1e-3)
+    assert float(rows[1]["diameter_mm_later"]) == pytest.approx(np.sqrt(36 + 25 + 4), abs=1e-3)
     assert float(rows[1]["diameter_change_mm"]) > 0
 
 

@@ -15,9 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from radloop.engine.answer_baseline import answer_baseline
-from radloop.engine.answer_data import AnswerSource, cut, input_of, prepare_answers
+from radloop.engine.answer_data import AnswerSource, cut, input_of, prepare_answers, stack
 from radloop.engine.answer_predictor import AnswerPredictor
+from radloop.engine.answer_task import AnswerTask
 from radloop.engine.assess import assess, closeness, label_scores, patient_scores
+from radloop.engine.augment import Augment
 from radloop.engine.covariates import Covariates
 from radloop.engine.fit import fit
 from radloop.engine.losses import answer_loss
@@ -297,3 +299,20 @@ def test_the_floor_is_what_covariates_and_size_tell(make_study: MakeStudy) -> No
     told = answer_baseline(recipe_of(answer={"covariates": ["age"]}), cases[:6], cases[6:])
     assert np.mean(list(patient_scores(told).values())) > 0.9
     assert set(label_scores(told)) == {"dark", "bright"}
+
+
+def test_random_changes_move_no_padding_among_the_slices() -> None:
+    recipe = recipe_of(network="slices_pool", fit={"patch": [16, 16, 32], "mirror": [2]})
+    images = [np.full((1, 16, 16, count), 10.0) for count in (3, 12)]
+    batch = stack(recipe, images, [np.array([1.0, 0.0])] * 2)
+    augment = Augment(recipe, torch.Generator().manual_seed(0))
+    seen = []
+
+    class Looks(torch.nn.Module):
+        def forward(self, image: torch.Tensor, present: torch.Tensor, extra: None) -> torch.Tensor:
+            seen.append((image[:, 0, 8, 8] > 5, present))  # noise is less than that
+            return torch.zeros(len(image), 2)
+
+    for _ in range(20):
+        AnswerTask(recipe).loss(Looks(), batch, augment, torch.device("cpu"))
+    assert all(torch.equal(bright, present) for bright, present in seen)
