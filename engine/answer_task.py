@@ -97,12 +97,13 @@ def _augmented(batch: AnswerBatch, augment: Augment, device: torch.device) -> tu
 
 def class_weights(recipe: Recipe, cases: Sequence[PreparedAnswer]) -> torch.Tensor | None:
     """(K,) float32 for `fit.balance = "loss"`: the rarer, the heavier, 1 on average; at most 10."""
-    if recipe.fit.balance != "loss" or recipe.kind == "ordinal":
+    if recipe.fit.balance != "loss":
         return None
     truth = np.stack([case.truth for case in cases])
     often, asked = np.nansum(truth, axis=0), (~np.isnan(truth)).sum(axis=0)
     if recipe.kind == "multilabel":
-        found = np.divide(asked - often, often, out=np.ones_like(often), where=often > 0)
+        # of a finding that all have there is nothing to weigh, and with a weight of 0 nobody would learn that they do
+        found = np.divide(asked - often, often, out=np.ones_like(often), where=(often > 0) & (often < asked))
     else:
         found = np.divide(often.sum() / len(often), often, out=np.zeros_like(often), where=often > 0)
     return torch.from_numpy(np.minimum(found, 10.0).astype(np.float32))

@@ -72,7 +72,7 @@ def answer_loss(kind: str, logits: torch.Tensor, truth: torch.Tensor, weights: t
         kind: of the recipe.
         logits: (N, outputs).
         truth: (N, K) 1, 0, or NaN where nobody looked.
-        weights: (K,) of classes; of findings where they are present; of grades not used; None weighs all alike.
+        weights: (K,) of classes and grades; of findings where they are present; None weighs all alike.
     """
     logits = logits.float() if logits.dtype in (torch.half, torch.bfloat16) else logits
     truth = truth.to(logits)
@@ -87,6 +87,9 @@ def answer_loss(kind: str, logits: torch.Tensor, truth: torch.Tensor, weights: t
         return logits.sum() * 0
     chosen = truth[asked].argmax(1)
     if kind == "classification":
-        return functional.cross_entropy(logits[asked], chosen, weight=weights)
-    above = (chosen[:, None] > torch.arange(logits.shape[1], device=logits.device)).to(logits)
-    return functional.binary_cross_entropy_with_logits(logits[asked], above)
+        each = functional.cross_entropy(logits[asked], chosen, reduction="none")
+    else:
+        above = (chosen[:, None] > torch.arange(logits.shape[1], device=logits.device)).to(logits)
+        each = functional.binary_cross_entropy_with_logits(logits[asked], above, reduction="none").mean(1)
+    # the mean over studies, not over weights: in a batch of one these would cancel out
+    return (each if weights is None else each * weights.to(each)[chosen]).mean()

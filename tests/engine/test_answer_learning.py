@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -24,7 +25,8 @@ from radloop.engine.covariates import Covariates
 from radloop.engine.fit import fit
 from radloop.engine.losses import answer_loss
 from radloop.engine.train import train_version
-from radloop.networks.registry import names
+from radloop.engine.weights import save_weights
+from radloop.networks.registry import build, names
 from radloop.recipes.errors import BadImage, BadInput, BadLabel, Conflict
 from radloop.recipes.recipe import Recipe
 from radloop.recipes.volume import Volume
@@ -299,6 +301,22 @@ def test_the_floor_is_what_covariates_and_size_tell(make_study: MakeStudy) -> No
     told = answer_baseline(recipe_of(answer={"covariates": ["age"]}), cases[:6], cases[6:])
     assert np.mean(list(patient_scores(told).values())) > 0.9
     assert set(label_scores(told)) == {"dark", "bright"}
+
+
+def test_what_no_network_can_be_asked_about_has_no_floor(make_study: MakeStudy, tmp_path: Path) -> None:
+    """Else a gate would take it for a study that a version has no answer for."""
+    cases = [make_study(number) for number in range(10)]
+    recipe = recipe_of(answer={"region": "block", "per": "lesion"})
+    mask = nib.load(cases[6].region)
+    for number, array in ((6, np.zeros(mask.shape)), (7, np.indices(mask.shape)[0] % 4 == 0)):
+        nib.save(nib.Nifti1Image(array.astype(np.uint8), np.eye(4)), cases[number].region)
+    cases[8].channels[0].unlink()
+    held_out = [*cases[6:9], replace(cases[9], region=None), make_study(10)]
+    assert [score.study for score in answer_baseline(recipe, cases[:6], held_out)] == ["s10"]
+    torch.manual_seed(0)
+    save_weights(build(recipe), tmp_path / "model.pt", {})
+    found = assess(AnswerPredictor(recipe, tmp_path / "model.pt"), held_out)
+    assert [score.study for score in found.scores] == ["s10"]
 
 
 def test_random_changes_move_no_padding_among_the_slices() -> None:

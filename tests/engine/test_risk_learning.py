@@ -217,6 +217,14 @@ def test_the_temperature_draws_curves_to_what_covariates_alone_say(make_study: M
     assert "fewer than 10" in few["reason"]
 
 
+def test_what_no_network_can_be_asked_about_has_no_floor(make_study: MakeStudy) -> None:
+    cases = [make_study(number) for number in range(10)]
+    plain, around = recipe_of(), recipe_of(answer={"times": [100], "region": "block"})
+    cases[9].channels[0].unlink()
+    assert [score.study for score in baseline_cases(plain, cases[:6], cases[8:])] == [cases[8].study]
+    assert baseline_cases(around, cases[:6], cases[8:]) == [], "nobody drew the region"
+
+
 def test_what_cannot_be_learned_from_is_said(make_study: MakeStudy, tmp_path: Path) -> None:
     recipe, cache = recipe_of(), tmp_path / "c"
     censored = [make_study(number, event=False) for number in range(3)]
