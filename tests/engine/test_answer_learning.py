@@ -223,6 +223,14 @@ def test_what_cannot_be_learned_from_is_said(make_study: MakeStudy, tmp_path: Pa
         fit(told, [make_study(0, age="old"), make_study(1)], tmp_path, cache=tmp_path / "c", epochs=1, threads=1)
 
 
+@pytest.mark.parametrize("kind", ["classification", "ordinal"])
+def test_an_answer_that_no_study_gives_is_named(kind: str, make_study: MakeStudy, tmp_path: Path) -> None:
+    cases = [make_study(number) for number in range(4)]
+    recipe = recipe_of(kind, labels={"dark": 1, "bright": 2, "striped": 3})
+    with pytest.raises(BadInput, match="none says 'striped'"):
+        fit(recipe, cases, tmp_path, cache=tmp_path / "c", epochs=1, threads=1)
+
+
 def test_without_any_label_it_is_said_where_answers_go(tmp_path: Path) -> None:
     (tmp_path / "studies").mkdir()
     with pytest.raises(Conflict, match=r"or fill 'diagnosis' in answers\.csv"):
