@@ -16,9 +16,9 @@ from scipy import ndimage
 
 from radloop.engine.channels import with_lacking
 from radloop.engine.prepared import case_digest, each, keep_arrays
-from radloop.engine.region_check import check_region
+from radloop.engine.region_check import check_picture, check_region
 from radloop.engine.slice_weights import thinned
-from radloop.recipes.errors import BadImage, NotFound
+from radloop.recipes.errors import NotFound
 from radloop.recipes.preprocess import Grid, Preprocess
 from radloop.recipes.recipe import Recipe
 from radloop.recipes.volume import Volume
@@ -195,6 +195,7 @@ def looked_at(recipe: Recipe, case: Case) -> Volume | None:
             is missing or does not say where to look.
     """
     shape, affine = read_header(case.channels[0])
+    check_picture(recipe, Preprocess(recipe).grid(Volume(np.broadcast_to(np.False_, (1, *shape)), affine)).shape[-1])
     region = region_mask(case.region, recipe)
     if region is not None:
         check_region(recipe, region, shape, affine)
@@ -217,9 +218,7 @@ def located_input(recipe: Recipe, volume: Volume, region: Volume | None) -> tupl
     """The same, the grid, and the first slice of that which is in it."""
     chain = Preprocess(recipe)
     image, grid = chain.image(volume)
-    if recipe.dimension == 2 and image.shape[-1] > 1:
-        msg = f"the study has {image.shape[-1]} slices; recipe {recipe.name!r} looks at one picture (dimension = 2)"
-        raise BadImage(msg)
+    check_picture(recipe, image.shape[-1])
     if region is None:
         return image, grid, 0
     check_region(recipe, region, grid.source_shape, grid.source_affine)

@@ -1,4 +1,4 @@
-"""Whether a region's mask says where to look, told before any network does."""
+"""Whether a network can look at a study: a picture where it takes pictures, a region's mask that says where."""
 
 from __future__ import annotations
 
@@ -7,9 +7,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from radloop.evaluation.lesion_sizes import count_lesions
-from radloop.recipes.errors import BadLabel
+from radloop.recipes.errors import BadImage, BadLabel
 from radloop.recipes.recipe import Recipe
 from radloop.recipes.volume import Volume
+
+
+def check_picture(recipe: Recipe, slices: int) -> None:
+    """Refuse a study of several slices where a recipe looks at one picture.
+
+    Raises:
+        BadImage: it is one.
+    """
+    if recipe.dimension == 2 and slices > 1:
+        msg = f"the study has {slices} slices; recipe {recipe.name!r} looks at one picture (dimension = 2)"
+        raise BadImage(msg)
 
 
 def check_region(recipe: Recipe, region: Volume, shape: Sequence[int], affine: np.ndarray) -> None:

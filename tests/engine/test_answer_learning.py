@@ -325,6 +325,9 @@ def test_what_no_network_can_be_asked_about_has_no_floor(make_study: MakeStudy, 
     save_weights(build(recipe), tmp_path / "model.pt", {})
     found = assess(AnswerPredictor(recipe, tmp_path / "model.pt"), held_out)
     assert [score.study for score in found.scores] == ["s10"]
+    flat = recipe_of(dimension=2, fit={"patch": [16, 16]})
+    pictures = [make_study(number, shape=(20, 18, 1)) for number in range(20, 26)]
+    assert [score.study for score in answer_baseline(flat, pictures[:5], [held_out[0], pictures[5]])] == ["s25"]
 
 
 def test_random_changes_move_no_padding_among_the_slices() -> None:
