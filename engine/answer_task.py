@@ -120,9 +120,9 @@ def _something_to_learn(recipe: Recipe, cases: Sequence[PreparedAnswer]) -> None
         )
         raise BadInput(msg)
     unseen = [name for name in recipe.label_names if name not in given]
-    if unseen and recipe.kind != "multilabel":  # it would be told apart by nothing; of findings each stands by itself
+    if unseen and recipe.kind != "multilabel":  # of findings each stands by itself
         msg = (
-            f"recipe {recipe.name!r} has {len(cases)} studies to learn from, and none says {unseen[0]!r}; label some of "
-            f"training-side patients, or take it out of labels"
+            f"recipe {recipe.name!r} has {len(cases)} studies to learn from, and none says {unseen[0]!r}; label some "
+            "of training-side patients, or take it out of labels"
         )
         raise BadInput(msg)
