@@ -205,3 +205,12 @@ def test_boxes_of_some_names_only_do_not_go_out_as_if_all_had_been_looked_for(pl
     report = export_studies(place.folder, place.ledger, RECIPE, tmp_path / "out", format="folder")
     assert list(report.exported) == ["s2"]
     assert dict(report.left_out)["s1"] == "its label speaks only for bright, not for dark"
+
+
+def test_a_mask_of_too_many_parts_is_refused_and_none_of_it_is_lost_in_silence(place: Place, tmp_path: Path) -> None:
+    mask = np.zeros((20, 18, 10), np.uint8)
+    mask[::2, ::2, ::2] = 1
+    nib.save(nib.Nifti1Image(mask, np.eye(4)), tmp_path / "m.nii.gz")
+    with pytest.raises(BadLabel, match="'bright' is drawn in 450 separate parts, of which at most 200 become boxes"):
+        accept_label(place.folder, place.ledger, RECIPE, "s1", tmp_path / "m.nii.gz", author="ann")
+    assert place.ledger.history("s1") == []
