@@ -19,7 +19,13 @@ HEAD = """
 
 
 def _interval(figure: dict[str, float]) -> str:
-    return f"{figure['value']:.3f} ({figure['low']:.3f}-{figure['high']:.3f})"
+    limits = "" if figure["low"] is None else f" ({figure['low']:.3f}-{figure['high']:.3f})"
+    return f"{figure['value']:.3f}{limits}"
+
+
+def _lead(gap: dict[str, float]) -> str:
+    limits = "" if gap["low"] is None else f" ({gap['low']:+.3f} to {gap['high']:+.3f})"
+    return f"difference {gap['value']:+.3f}{limits}"
 
 
 def _hippocampus(result: dict[str, Any]) -> Iterator[str]:
@@ -63,7 +69,7 @@ def _questions(result: dict[str, Any]) -> Iterator[str]:
                 f"{which}: {of['studies']} studies of {of['patients']} patients, {minutes:.0f} min of one core a fold"
             )
             gap, floor = of["difference"], of["trivial"]["value"]
-            trivial = f"{floor:.3f}; difference {gap['value']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f})"
+            trivial = f"{floor:.3f}; {_lead(gap)}"
             split = f"out of fold, {len(run['folds'])} of 5 patient-level folds"
             figure, name = _interval(of[of["metric"]]), {"roc_auc": "ROC AUC"}.get(of["metric"], of["metric"])
             yield f"| {data} | {split} | {name} | {figure} | {trivial} | `python benchmarks/questions.py` |"
@@ -78,9 +84,7 @@ def _masks(result: dict[str, Any]) -> Iterator[str]:
         data += f", {of['core_minutes']:.0f} min of one core a fold"
         split = f"out of fold, {len(run['folds'])} of 5 patient-level folds"
         gap = floor["difference"]
-        trivial = (
-            f"{floor['dice']['value']:.3f}; difference {gap['value']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f})"
-        )
+        trivial = f"{floor['dice']['value']:.3f}; {_lead(gap)}"
         command = "`python benchmarks/masks.py`"
         yield f"| {data} | {split} | mean Dice | {_interval(mine['dice'])} | {trivial} | {command} |"
         found, blob = mine["sensitivity_at_1_fp"], of["blob"]["sensitivity_at_1_fp"]["value"]
@@ -96,9 +100,7 @@ def _survival(result: dict[str, Any]) -> Iterator[str]:
         data = f"{question}, {network}: {of['studies']} studies, {of['events']} events, {minutes:.0f} min a fold"
         split = f"out of fold, {len(run['folds'])} of 5 patient-level folds"
         gap, floor = of["difference"], of["clinical"]["c_index"]["value"]
-        alone = (
-            f"{floor:.3f} covariates alone; difference {gap['value']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f})"
-        )
+        alone = f"{floor:.3f} covariates alone; {_lead(gap)}"
         figure = _interval(of["metrics"]["c_index"])
         yield f"| {data} | {split} | Harrell's C | {figure} | {alone} | `python benchmarks/survival.py` |"
 
@@ -112,7 +114,7 @@ def _boxes(result: dict[str, Any]) -> Iterator[str]:
         data += f", {minutes:.0f} min of one core a fold"
         split = f"out of fold, {len(run['folds'])} of 5 patient-level folds"
         gap, floor = of["difference"], of["floor"]["ap50"]["value"]
-        trivial = f"{floor:.3f} mean boxes; difference {gap['value']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f})"
+        trivial = f"{floor:.3f} mean boxes; {_lead(gap)}"
         figure = _interval(of["radloop"]["ap50"])
         yield f"| {data} | {split} | AP at IoU .5 | {figure} | {trivial} | `python benchmarks/boxes.py` |"
 
