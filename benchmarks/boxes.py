@@ -9,19 +9,17 @@ has are not trained again. Prints a table of what is there.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from out_of_fold import FOLDS, arguments, parsed, shown, train_fold, with_network
+from out_of_fold import FOLDS, arguments, fill, parsed, shown, train_fold
 
 from radloop.engine.box_assess import BoxScore, box_baseline
 from radloop.evaluation.box_report import against
 from radloop.evaluation.boxes import BoxRow, measure_boxes
-from radloop.recipes.load import load_recipe
 from radloop.recipes.recipe import Recipe
 
 QUESTIONS = {"chest_lungs": "covid_cxr"}
@@ -80,18 +78,7 @@ def table(results: Mapping[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train the folds that are missing, write the figures, print the table."""
     options = parsed(arguments(__doc__ or "", list(QUESTIONS), "boxes.json", 5.0), argv)
-    results = json.loads(options.json.read_text()) if options.json.is_file() else {}
-    for question in options.questions.split(","):
-        shipped = load_recipe(question)
-        for network in options.networks.split(",") if options.networks else [shipped.network.name]:
-            recipe = with_network(shipped, network)
-            run = results.setdefault(f"{question}/{network}", {"folds": {}})
-            for number in options.folds.split(","):
-                if number not in run["folds"]:
-                    run["folds"][number] = run_fold(question, recipe, int(number), options)
-                    run["figures"] = figures(recipe, run["folds"])
-                    options.json.write_text(json.dumps(results) + "\n", encoding="utf-8")
-    print(table(results))
+    print(table(fill(options, run_fold, figures)))
     return 0
 
 

@@ -6,11 +6,12 @@ Processor time, so that what else runs on the machine does not change a result.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,3 +161,25 @@ def parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpa
     if options.data is None:
         parser.error("say with --data or RADLOOP_DATA where the sets are")
     return options
+
+
+def fill(
+    options: argparse.Namespace,
+    run_fold: Callable[[str, Recipe, int, argparse.Namespace], dict[str, Any]],
+    figures: Callable[[Recipe, dict[str, Any]], dict[str, Any]],
+) -> dict[str, Any]:
+    """The results with the folds that were missing; written whole after each of them."""
+    results = json.loads(options.json.read_text()) if options.json.is_file() else {}
+    for question in options.questions.split(","):
+        shipped = load_recipe(question)
+        for network in options.networks.split(",") if options.networks else [shipped.network.name]:
+            recipe = with_network(shipped, network)
+            run = results.setdefault(f"{question}/{network}", {"folds": {}})
+            for number in options.folds.split(","):
+                if number not in run["folds"]:
+                    run["folds"][number] = run_fold(question, recipe, int(number), options)
+                    run["figures"] = figures(recipe, run["folds"])
+                    part = options.json.with_suffix(".part")
+                    part.write_text(json.dumps(results) + "\n", encoding="utf-8")
+                    part.replace(options.json)
+    return results

@@ -8,17 +8,15 @@ again. Prints a table of what is there and names what is missing.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from out_of_fold import FOLDS, arguments, parsed, shown, train_fold, with_network
+from out_of_fold import FOLDS, arguments, fill, parsed, shown, train_fold
 
 from radloop.engine.risk_score import RiskScore
 from radloop.evaluation.risk import RiskRow, Told, against, in_words, measure
-from radloop.recipes.load import load_recipe
 from radloop.recipes.recipe import Recipe
 
 QUESTIONS = {"glioma_survival": "lgg_flair3d"}
@@ -86,18 +84,7 @@ def _told(of: Mapping[str, Any]) -> Told:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train the folds that are missing, write the figures, print the table."""
     options = parsed(arguments(__doc__ or "", list(QUESTIONS), "survival.json", 2.0), argv)
-    results = json.loads(options.json.read_text()) if options.json.is_file() else {}
-    for question in options.questions.split(","):
-        shipped = load_recipe(question)
-        for network in options.networks.split(",") if options.networks else [shipped.network.name]:
-            recipe = with_network(shipped, network)
-            run = results.setdefault(f"{question}/{network}", {"folds": {}})
-            for number in options.folds.split(","):
-                if number not in run["folds"]:
-                    run["folds"][number] = run_fold(question, recipe, int(number), options)
-                    run["figures"] = figures(recipe, run["folds"])
-                    options.json.write_text(json.dumps(results) + "\n", encoding="utf-8")
-    print(table(results))
+    print(table(fill(options, run_fold, figures)))
     return 0
 
 
