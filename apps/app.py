@@ -221,6 +221,7 @@ class RadloopApp(MONAILabelApp):
 
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
         """The next study to read; without a path, viewers download it by its id."""
+        ONE_AT_A_TIME.notice()
         strategy = self._task(self._strategies, "strategy", request.get("strategy") or AUTO)
         return dict(
             strategy({**request, "client_id": request.get("client_id") or asked_reader.get()}, self.datastore())
@@ -339,6 +340,7 @@ class RadloopApp(MONAILabelApp):
 
     def on_save_label(self, image_id: str, label_id: str) -> dict[str, Any]:
         """Tells the viewer what the ledger got, and starts a training where the recipe asks for one."""
+        ONE_AT_A_TIME.notice()
         rows = self.datastore().last_saved()
         saved = [{"recipe": r.recipe, "row": r.id, "state": r.state, "names": list(r.names)} for r in rows]
         reply: dict[str, Any] = {"saved": saved}

@@ -5,10 +5,12 @@ MONAI Label's own endpoint collects all of `/info/` for each request, which take
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import secrets
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any
 
@@ -23,6 +25,8 @@ from radloop.recipes.errors import BadInput, RadloopError
 ROUTE = "/activelearning/"
 COOKIE = "radloop_reader"
 COOKIE_SECONDS = 90 * 24 * 3600
+_notes = ThreadPoolExecutor(1, thread_name_prefix="radloop-notes")
+logger = logging.getLogger(__name__)
 asked_reader: ContextVar[str] = ContextVar("asked_reader", default="")
 """Who asks, where the request has no `client_id`."""
 
@@ -40,23 +44,29 @@ async def next_case(scope: Scope, receive: Receive, send: Send, app: MONAILabelA
     asked_reader.set(f"browser {reader[:12]}")
     found: dict[str, Any] = app.next_sample({**values, "strategy": name})
     if found:
-        found |= _noted(app, found["id"], name, values)
+        found |= _noted(app, found["id"], name, values.get("client_id") or asked_reader.get())
     reply = JSONResponse(found)
     if fresh and not values.get("client_id"):
         reply.set_cookie(COOKIE, reader, max_age=COOKIE_SECONDS, httponly=True, samesite="strict")
     await reply(scope, request.receive, send)
 
 
-def _noted(app: MONAILabelApp, study: str, name: str, values: dict[str, Any]) -> dict[str, Any]:
-    """What is known of an image; as MONAI Label does, it is noted there who was given it by which strategy."""
+def _noted(app: MONAILabelApp, study: str, name: str, reader: str) -> dict[str, Any]:
+    """What is known of an image; as MONAI Label does, it is noted there who was given it by which strategy.
+
+    The note is written a moment later: who asks for the next study does not wait for the disk.
+    """
     known: dict[str, Any] = app.datastore().get_image_info(study)
-    given = {"ts": int(time.time()), "client_id": values.get("client_id") or asked_reader.get()}
-    noted = {**known.get("strategy", {}), name: given}
-    try:
-        app.datastore().update_image_info(study, {"strategy": noted})
-    except RadloopError:  # a full disk keeps nobody from reading
-        return known
+    noted = {**known.get("strategy", {}), name: {"ts": int(time.time()), "client_id": reader}}
+    _notes.submit(_note, app, study, {"strategy": noted})
     return {**known, "strategy": noted}
+
+
+def _note(app: MONAILabelApp, study: str, info: dict[str, Any]) -> None:
+    try:
+        app.datastore().update_image_info(study, info)
+    except RadloopError as error:  # a full disk keeps nobody from reading
+        logger.warning("who was given %s is not noted: %s", study, error)
 
 
 def desk_settings() -> dict[str, Any]:

@@ -30,6 +30,11 @@ class Turns:
             self._last = time.monotonic()
             self._changed.notify_all()
 
+    def notice(self) -> None:
+        """A reader asked for something else than an answer: what is computed in the background waits a while too."""
+        with self._changed:
+            self._last = time.monotonic()
+
     def give_way(self, quiet: float = QUIET) -> float:
         """Waits while an answer is computed or waited for, and so many seconds after it; gives the seconds waited."""
         begun = time.monotonic()

@@ -16,7 +16,7 @@ from radloop.evaluation.gate_rule import FULL
 from radloop.recipes.errors import BadInput
 from radloop.strategies.background import Scoring
 from radloop.strategies.choose import Candidate, strategy
-from radloop.studies.pool import Known, Pool
+from radloop.studies.pool import Known, Pool, Unread
 
 RESERVED_SECONDS = 600.0
 SKIPPED_SECONDS = 24 * 3600.0
@@ -77,7 +77,7 @@ class Desk:
             BadInput: the recipe is not served.
         """
         known = self._pool.look()
-        tiers = self._tiers(known, recipe)
+        tiers = known.unread(self._asked(recipe))
         wanted = self._wanted(known, recipe)
         with self._lock:
             offer = self._offer(known, tiers, wanted, reader, name, recipe)
@@ -104,7 +104,7 @@ class Desk:
     def _offer(
         self,
         known: Known,
-        tiers: Sequence[AbstractSet[str]],
+        tiers: Sequence[Unread],
         wanted: Mapping[str, AbstractSet[str]],
         reader: str,
         name: str | None,
@@ -116,12 +116,11 @@ class Desk:
             if free := sorted(unread - taken):
                 reason = f"the gate needs held-out labels of {short} to judge a version"
                 return {"id": str(self._draw.choice(free)), "reason": reason}
-        tier = next((tier for tier in tiers if not tier <= taken), None)
+        tier = next((tier for tier in tiers if not tier.all <= taken), None)
         if tier is None:
             return self._own(tiers, reader, skipped)
-        free_here = tier - taken
-        training, held_out = free_here & known.learned_from, free_here - known.learned_from
-        turn = len(known.studies) - len(tier) + len(self._reserved.keys() & tier)
+        training, held_out = tier.training - taken, tier.held_out - taken
+        turn = len(known.studies) - len(tier.all) + len(self._reserved.keys() & tier.all)
         due = self._every and turn % self._every == self._every - 1
         if held_out and (due or not training):
             return {"id": str(self._draw.choice(sorted(held_out)))}
@@ -134,10 +133,10 @@ class Desk:
         self._skipped = {key: t for key, t in self._skipped.items() if now - t < SKIPPED_SECONDS}
         return {study for who, study in self._skipped if who == reader}
 
-    def _own(self, tiers: Sequence[AbstractSet[str]], reader: str, skipped: set[str]) -> dict[str, Any]:
+    def _own(self, tiers: Sequence[Unread], reader: str, skipped: set[str]) -> dict[str, Any]:
         """What a reader was given longest ago, when nothing else is left."""
         for tier in tiers:
-            own = [i for i in tier if self._reserved.get(i, ("",))[0] == reader and i not in skipped]
+            own = [i for i in tier.all if self._reserved.get(i, ("",))[0] == reader and i not in skipped]
             if own:
                 return {"id": min(own, key=lambda i: (self._reserved[i][1], i))}
         return {}
@@ -175,19 +174,18 @@ class Desk:
             )
         return chooser.choose(seen(free), seen(given), AHEAD, self._generators[name, recipe])
 
-    def _tiers(self, known: Known, recipe: str | None) -> list[frozenset[str]]:
-        """Studies to read, the more urgent first: without any label, then those that a served recipe has no label of.
+    def _asked(self, recipe: str | None) -> str | None:
+        """The recipe whose labels alone count, or None.
 
         Raises:
             BadInput: the recipe is not served.
         """
-        everything = frozenset(known.studies)
-        if recipe and recipe in self.recipes:
-            return [everything - known.labelled[recipe]]
-        if recipe and recipe != ANY:
-            msg = f"recipe {recipe!r} is not served; served: {', '.join(self.recipes)}"
-            raise BadInput(msg)
-        return [everything - known.some, (everything & known.some) - known.every]
+        if not recipe or recipe in self.recipes:
+            return recipe or None
+        if recipe == ANY:
+            return None
+        msg = f"recipe {recipe!r} is not served; served: {', '.join(self.recipes)}"
+        raise BadInput(msg)
 
     def _wanted(self, known: Known, asked: str | None) -> dict[str, set[str]]:
         """Recipe -> unread studies of validation-side patients, where the gate lacks held-out labels."""

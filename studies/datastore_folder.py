@@ -137,8 +137,7 @@ class FolderDatastore(Datastore):
         for study in self.folder.studies().values():
             labels = {}
             if study.id in given:
-                rows = given[study.id]
-                known = self._info.get(f"labels-{FINAL}", study.id)
+                rows, known = given[study.id], self._info.get(f"labels-{FINAL}", study.id)
                 labels[FINAL] = {"ext": rows[0].ext, "info": known | self.given.info(rows)}
             if study.id in proposals:
                 ending = split_ending(proposals[study.id].name, MASK_ENDINGS)[1]
@@ -163,7 +162,7 @@ class FolderDatastore(Datastore):
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """What is known of an image, and the name under which it is downloaded."""
-        return self._image_info(self.folder.study(image_id))
+        return self._image_info(self._study(image_id))
 
     def _image_info(self, study: Study) -> dict[str, Any]:
         shown = f"{study.id}{split_ending(study.channels[0].name)[1] or '.nii.gz'}"
@@ -171,7 +170,10 @@ class FolderDatastore(Datastore):
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
         """Adds to what is known of an image."""
-        self._info.update("images", self.folder.study(image_id).id, info)
+        self._info.update("images", self._study(image_id).id, info)
+
+    def _study(self, image_id: str) -> Study:
+        return self.pool.look().studies.get(image_id) or self.folder.study(image_id)
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Takes a new image into the studies folder.

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -19,6 +20,14 @@ from radloop.studies.split import Side
 
 _LABELS = tables.labels
 LOOK_EVERY = 0.5  # seconds between two looks into the folder: listing many files takes longer than all the rest
+
+
+class Unread(NamedTuple):
+    """Studies that are to be read: all, those of the training side, and the others."""
+
+    all: frozenset[str]
+    training: frozenset[str]
+    held_out: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,25 @@ class Known:
     def every(self) -> frozenset[str]:
         """Ids with a label of each recipe."""
         return frozenset(self.studies).intersection(*self.labelled.values())
+
+    def unread(self, recipe: str | None) -> list[Unread]:
+        """Studies to read, the more urgent first: those without a label of a recipe.
+
+        Args:
+            recipe: None takes those without any label, then those that some recipe has no label of.
+        """
+        if recipe not in self._unread:
+            everything = frozenset(self.studies)
+            if recipe is None:
+                found = [everything - self.some, (everything & self.some) - self.every]
+            else:
+                found = [everything - self.labelled[recipe]]
+            self._unread[recipe] = [Unread(t, t & self.learned_from, t - self.learned_from) for t in found]
+        return self._unread[recipe]
+
+    @cached_property
+    def _unread(self) -> dict[str | None, list[Unread]]:
+        return {}
 
     @cached_property
     def learned_from(self) -> frozenset[str]:

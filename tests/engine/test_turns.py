@@ -35,6 +35,8 @@ def test_work_in_the_background_waits_for_readers_and_a_while_after_them() -> No
     assert done - max(ends) > 0.25
     for reader in readers:
         reader.join()
+    turns.notice()
+    assert turns.give_way(quiet=0.2) > 0.1, "a reader asked for something else"
 
 
 def test_one_answer_at_a_time_also_after_one_that_failed() -> None:
