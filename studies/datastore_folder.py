@@ -68,8 +68,7 @@ class FolderDatastore(Datastore):
         self.given = GivenLabels(folder, ledger, self.recipes)
         self._found, self._shown = champion_found, ShownAnswers(ledger, self.proposals)
         self._info = InfoStore(home.path / "info")
-        self._lock = threading.Lock()
-        self._after_reply = threading.local()
+        self._lock, self._after_reply = threading.Lock(), threading.local()
         self._name, self._description = folder.path.name, "radloop: a studies folder with a label ledger"
 
     def name(self) -> str:
