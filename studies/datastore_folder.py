@@ -31,6 +31,7 @@ from radloop.studies.images import read_volume
 from radloop.studies.info_store import InfoStore
 from radloop.studies.label_tags import ORIGINAL, TAGS, asked_recipe, known_tag, no_label
 from radloop.studies.ledger import Ledger
+from radloop.studies.pool import Pool
 from radloop.studies.proposals import Proposals
 from radloop.studies.rows import LabelRow
 from radloop.studies.shown import ShownAnswers
@@ -61,13 +62,13 @@ class FolderDatastore(Datastore):
         champion_found: Callable[[Recipe, str], bool] | None = None,
     ) -> None:
         self.folder, self.home, self.ledger, self.recipes = folder, home, ledger, tuple(recipes)
-        self.blind = BlindReading(folder, ledger, self.recipes)
+        self.pool = Pool(folder, ledger, [recipe.name for recipe in self.recipes])
+        self.blind = BlindReading(folder, ledger, self.recipes, self.pool)
         self.proposals = Proposals(folder, home, self._read_blind)
         self.given = GivenLabels(folder, ledger, self.recipes)
         self._found, self._shown = champion_found, ShownAnswers(ledger, self.proposals)
         self._info = InfoStore(home.path / "info")
-        self._lock = threading.Lock()
-        self._after_reply = threading.local()
+        self._lock, self._after_reply = threading.Lock(), threading.local()
         self._name, self._description = folder.path.name, "radloop: a studies folder with a label ledger"
 
     def name(self) -> str:
@@ -135,8 +136,7 @@ class FolderDatastore(Datastore):
         for study in self.folder.studies().values():
             labels = {}
             if study.id in given:
-                rows = given[study.id]
-                known = self._info.get(f"labels-{FINAL}", study.id)
+                rows, known = given[study.id], self._info.get(f"labels-{FINAL}", study.id)
                 labels[FINAL] = {"ext": rows[0].ext, "info": known | self.given.info(rows)}
             if study.id in proposals:
                 ending = split_ending(proposals[study.id].name, MASK_ENDINGS)[1]
@@ -161,7 +161,7 @@ class FolderDatastore(Datastore):
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """What is known of an image, and the name under which it is downloaded."""
-        return self._image_info(self.folder.study(image_id))
+        return self._image_info(self._study(image_id))
 
     def _image_info(self, study: Study) -> dict[str, Any]:
         shown = f"{study.id}{split_ending(study.channels[0].name)[1] or '.nii.gz'}"
@@ -169,7 +169,10 @@ class FolderDatastore(Datastore):
 
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
         """Adds to what is known of an image."""
-        self._info.update("images", self.folder.study(image_id).id, info)
+        self._info.update("images", self._study(image_id).id, info)
+
+    def _study(self, image_id: str) -> Study:
+        return self.pool.look().studies.get(image_id) or self.folder.study(image_id)
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Takes a new image into the studies folder.
