@@ -11,7 +11,7 @@ import numpy as np
 
 from radloop.recipes.errors import NotFound, closest
 
-_FILES = ()  # in `radloop.strategies`, each registers what it has
+_FILES = ("random_cases", "foreground", "entropy", "mutual_information", "clasp_pe", "coverage", "mix")
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +22,8 @@ class Candidate:
         study: its id.
         patient: whose it is.
         scores: what a version said of it, empty where none has yet; see `radloop.strategies.scores`. `entropy` and
-            `mutual_information` are in nats over the predicted target and its border, `entropy.<label>` over one
-            label's, `foreground` is the share of the study that is target.
+            `mutual_information` are in nats, of masks over the predicted target and its border; `entropy.<label>` is
+            over one label's and is there for labels that the version predicts; `foreground` is how much target.
         classes: label -> its predicted share of the study (masks), or probability.
         embedding: (D,) what the image looks like, or None where nobody looked yet.
     """
@@ -33,6 +33,11 @@ class Candidate:
     scores: Mapping[str, float] = field(default_factory=dict)
     classes: Mapping[str, float] = field(default_factory=dict)
     embedding: np.ndarray | None = None
+
+    @property
+    def predicted(self) -> tuple[str, ...]:
+        """The labels that the version predicts in it."""
+        return tuple(name for name in self.classes if f"entropy.{name}" in self.scores)
 
 
 class Chooser(Protocol):
