@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from radloop.engine.answer_data import cut, input_of, located_input, network_inputs, stack
 from radloop.engine.channels import lacking
@@ -73,6 +74,11 @@ class AnswerPredictor:
         self.overseen = np.array(kept.get("overseen", []))
         self.temperature = float(kept.get("temperature", 1.0))
         self.band = Band.from_dict(kept["band"]) if "band" in kept else Band({})
+
+    @property
+    def network(self) -> nn.Module:
+        """What answers."""
+        return self._network
 
     def predict(
         self,

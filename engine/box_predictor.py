@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional
 
 from radloop.engine.box_data import Frame, framed
@@ -73,6 +74,11 @@ class BoxPredictor:
         self._detector = detector_of(recipe, network).to(self._device).eval()
         self._lock = threading.Lock()  # MONAI's detector keeps the anchors of the last image
         self.temperature = float(read_kept(weights).get("temperature", 1.0))
+
+    @property
+    def network(self) -> nn.Module:
+        """What answers."""
+        return self._detector.network
 
     @torch.inference_mode()
     def predict(self, volume: Volume, progress: Callable[[float], None] | None = None) -> BoxPrediction:

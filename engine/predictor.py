@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from monai.data.utils import dense_patch_slices
 from monai.inferers import sliding_window_inference
+from torch import nn
 from torch.nn import functional
 
 from radloop.engine.answer_predictor import AnswerPredictor
@@ -113,10 +114,15 @@ class Predictor:
         parts = tuple(probable_boxes(found.numpy(), self.recipe.labels, grid.affine)) if boxes else ()
         return Prediction(mask, volume.affine, seconds, kept, lacking(self.recipe, volume), parts)
 
+    @property
+    def network(self) -> nn.Module:
+        """What answers."""
+        return self._network
+
     @torch.inference_mode()
-    def probabilities(self, image: torch.Tensor) -> torch.Tensor:
-        """(1 + labels, x, y, z) probabilities of a preprocessed image (C, x, y, z)."""
-        return self._probabilities(image, None)
+    def probabilities(self, image: torch.Tensor, progress: Callable[[float], None] | None = None) -> torch.Tensor:
+        """(1 + labels, x, y, z) probabilities of a preprocessed image (C, x, y, z); see `predict` for `progress`."""
+        return self._probabilities(image, progress)
 
     def _probabilities(self, image: torch.Tensor, progress: Callable[[float], None] | None) -> torch.Tensor:
         """The mean over the image and its mirrors, where the recipe asks for them."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from radloop.engine.channels import lacking_words
+from radloop.engine.turns import Turns
 from radloop.recipes.boxes import Box
 from radloop.recipes.errors import BadInput, NoSpace, RadloopError
 from radloop.recipes.recipe import Recipe
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 SPARE = "/tmp"  # where an answer passes through when the home, which has the server's own folder for that, is full
 NOTICE = "not for clinical use"
-ONE_AT_A_TIME = threading.Lock()  # two predictions at once would only halve each other's cores and double the memory
+ONE_AT_A_TIME = Turns()  # two predictions at once would only halve each other's cores and double the memory
 
 
 class Serving(Protocol):
