@@ -182,7 +182,7 @@ def _disagreement(seen: Sequence[np.ndarray], entropy: Callable[[np.ndarray], fl
     """Entropy of the mean answer less the mean entropy of the answers."""
     if not seen:
         return {}
-    value = entropy(np.mean(seen, axis=0)) - float(np.mean([entropy(one) for one in seen]))
+    value = entropy(np.mean(seen, axis=0, dtype=np.float64)) - float(np.mean([entropy(one) for one in seen]))
     return {"mutual_information": max(0.0, float(value))}
 
 

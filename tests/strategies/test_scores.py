@@ -99,10 +99,8 @@ def test_a_doubtful_target_scores_higher_than_a_clear_one(toy: Predictor) -> Non
 
 def test_background_does_not_thin_the_score_out(toy: Predictor) -> None:
     volume, _ = balls(7, (2.0,))
-    wide = np.pad(volume.array, ((0, 0), (16, 16), (16, 16), (16, 16)), mode="wrap")
-    rng = np.random.default_rng(1)
-    wide = rng.normal(0, 0.2, wide.shape).astype(np.float32)
-    wide[:, 16:-16, 16:-16, 16:-16] = volume.array
+    wide = np.random.default_rng(1).normal(0, 0.2, (1, 52, 50, 48)).astype(np.float32)
+    wide[:, :20, :18, :16] = wide[:, -20:, -18:, -16:] = volume.array
     near, far = score_study(toy, volume), score_study(toy, Volume(wide, np.eye(4)))
     assert far.scores["entropy"] == pytest.approx(near.scores["entropy"], rel=0.5)
     assert far.classes["bright"] < near.classes["bright"] / 5, "its share of the study does get less"
@@ -128,7 +126,7 @@ def test_looks_differ_come_again_and_leave_the_network_as_it_was(toy: Predictor)
     before = toy.predict(volume, keep=(1,)).probabilities[1]
     first, again = (score_study(toy, volume, looks=3) for _ in range(2))
     assert first.scores == again.scores
-    assert 0 < first.scores["mutual_information"] < first.scores["entropy"] + 0.5
+    assert 1e-3 < first.scores["mutual_information"] < first.scores["entropy"] + 0.5
     assert "mutual_information" not in score_study(toy, volume).scores
     assert np.array_equal(toy.predict(volume, keep=(1,)).probabilities[1], before)
 
