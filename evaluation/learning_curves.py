@@ -21,6 +21,8 @@ from radloop.recipes.errors import BadInput
 SHARES = (95, 98)
 """Percent of the full-data figure whose price in labels is told."""
 RESAMPLES = 2000
+POINT = 0.01
+"""How near to the full-data figure counts as there."""
 _RATES = np.concatenate([[0.0], np.logspace(-1, 3, 161)])  # of closing the gap to the full-data figure
 
 ByRound = list[np.ndarray]
@@ -140,19 +142,25 @@ def summarise(
     whole = boot.over_seeds({seed: boot.figure(of) for seed, of in full.items()}) if full else None
     told: dict[str, Any] = {"full": None if whole is None else boot.interval(whole), "strategies": {}}
     areas: dict[str, dict[str, dict[int, np.ndarray]]] = {}
+    there: dict[str, np.ndarray] = {}
     for name, seeds in curves.items():
-        told["strategies"][name], areas[name] = _of_strategy(boot, seeds, whole)
+        told["strategies"][name], areas[name], there[name] = _of_strategy(boot, seeds, whole)
     for name in curves:
         told["strategies"][name]["against"] = {
-            rival: _ahead(boot, areas[name], areas[rival]) for rival in rivals if rival in curves and rival != name
+            rival: _ahead(boot, areas[name], areas[rival]) | _sooner(boot, there[name], there[rival])
+            for rival in rivals
+            if rival in curves and rival != name
         }
     return told
 
 
 def _of_strategy(
     boot: Bootstrap, seeds: Mapping[int, Sequence[Point]], whole: np.ndarray | None
-) -> tuple[dict[str, Any], dict[str, dict[int, np.ndarray]]]:
-    """What one strategy's curves say, and of each seed the areas under them."""
+) -> tuple[dict[str, Any], dict[str, dict[int, np.ndarray]], np.ndarray]:
+    """What one strategy's curves say, of each seed the areas under them, and the labels to come within a point.
+
+    Where that is not reached, the labels are those of one round more.
+    """
     labels = [point.labels for point in next(iter(seeds.values()))]
     figures = {seed: [boot.figure(point.measured) for point in of] for seed, of in seeds.items()}
     paths = {seed: [boot.paths(point.measured) for point in of] for seed, of in seeds.items()}
@@ -169,15 +177,20 @@ def _of_strategy(
     areas |= {"path_mm": {seed: area(labels, of) for seed, of in drawn.items()}} if drawn else {}
     told: dict[str, Any] = {"seeds": sorted(seeds), "rounds": rounds}
     told |= {name: boot.interval(boot.over_seeds(of)) for name, of in areas.items()}
+    there = np.array([])
     if whole is not None:
         told |= {f"labels_to_{p}": boot.interval(labels_to(labels, curve, whole * p / 100)) for p in SHARES}
+        near = labels_to(labels, curve, whole - POINT)
+        told["labels_within_a_point"] = boot.interval(near)
+        more = labels[-1] - labels[-2] if len(labels) > 1 else labels[-1]
+        there = np.where(np.isinf(near), labels[-1] + more, near)
         shares = [boot.over_seeds({s: np.full(len(curve[0]), of[n].foreground) for s, of in seeds.items()})
                   for n in range(len(labels))]  # fmt: skip
         for entry, share in zip(rounds, shares, strict=True):
             entry["foreground"] = _told(share[0])
         if not np.isnan(shares[0][0]):
             told["foreground_efficiency"] = boot.interval(foreground_efficiency(shares, curve, whole))
-    return told, areas
+    return told, areas, there
 
 
 def _ahead(
@@ -189,6 +202,11 @@ def _ahead(
         both = {seed: ours[name][seed] - theirs[name][seed] for seed in ours[name] if seed in theirs[name]}
         found[name] = {**boot.interval(boot.over_seeds(both)), "seeds": len(both)} if both else None
     return dict(sorted(found.items()))
+
+
+def _sooner(boot: Bootstrap, ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+    """Labels to come within a point of the full-data figure, ours less theirs."""
+    return {"labels_within_a_point": boot.interval(ours - theirs)} if len(ours) and len(theirs) else {}
 
 
 def area(labels: Sequence[int], curve: ByRound) -> np.ndarray:

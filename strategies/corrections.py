@@ -17,6 +17,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -146,12 +147,12 @@ class _Chain:
         every = [f"{study}:{how}" for study, how in self._mistakes.kinds.items()]
         return step_file(self._replay, self._replay.every, self._seed, way, str(number * self._plan.each), *every)
 
-    def _weights(self, number: int) -> Path:
-        """The version itself, made again where only its figures are there."""
+    def _weights(self, number: int) -> Path | None:
+        """The version itself, made again where only its figures are there; None where there was nothing to learn."""
         path = self._replay.work / "weights" / f"{self._file(number).stem}.pt"
         if not path.is_file():
             self._make(number)
-        return path
+        return path if path.is_file() else None
 
     def _make(self, number: int) -> Step:
         replay, begun, cores = self._replay, time.monotonic(), time.process_time()
@@ -163,19 +164,15 @@ class _Chain:
         kept = replay.work / "weights" / f"{self._file(number).stem}.pt"
         kept.parent.mkdir(parents=True, exist_ok=True)
         looked_at = [*replay.held_out, *replay.cases(self._mistakes.untouched)]
-        if alike(replay.recipe, cases):
-            step["untrained"] = "all labels say the same"
+        with TemporaryDirectory(dir=replay.passing) as name:
             found = start
-        else:
-            with TemporaryDirectory(dir=replay.passing) as name:
-                weights = train(replay, cases, self._seed, Path(name), start)
-                write_whole(kept, lambda path: _copy(weights, path), ".pt")
-            found = kept
-        records = (
-            without_a_model(replay.recipe, cases, looked_at)
-            if found is None
-            else measure(replay.recipe, found, looked_at)
-        )
+            if alike(replay.recipe, cases):
+                step["untrained"] = "all labels say the same"
+            else:
+                found = train(replay, cases, self._seed, Path(name), start)
+            if found:
+                write_whole(kept, partial(shutil.copyfile, found), ".pt")
+        records = measure(replay.recipe, kept, looked_at) if found else without_a_model(replay.recipe, cases, looked_at)
         theirs = set(self._mistakes.untouched)
         step["studies"] = [record for record in records if record["study"] not in theirs]
         step["untouched"] = [record for record in records if record["study"] in theirs]
@@ -257,7 +254,3 @@ def _difference(
 
 def _minus(value: float | None) -> float | None:
     return None if value is None else -value
-
-
-def _copy(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)

@@ -11,6 +11,10 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from types import TracebackType
 from typing import Any
 
+import torch
+
+from radloop.engine.cores import usable_cores
+
 _LOOK_EVERY = 0.5  # seconds
 
 Task = tuple[Callable[..., Any], tuple[Any, ...]]
@@ -45,13 +49,14 @@ class Workers:
         if self._pool is None:
             # spawned, not forked: torch's threads do not survive a fork
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self._jobs, context, _end_with, (os.getpid(),))
+            self._pool = ProcessPoolExecutor(self._jobs, context, _begin, (os.getpid(), self._jobs))
         places = {self._pool.submit(function, *arguments): place for place, (function, arguments) in enumerate(tasks)}
         for done in as_completed(places):
             yield places[done], done.result()
 
 
-def _end_with(parent: int) -> None:
+def _begin(parent: int, jobs: int) -> None:
+    torch.set_num_threads(max(1, usable_cores() // jobs))
     threading.Thread(target=_watch, args=(parent,), name="radloop-spread", daemon=True).start()
 
 

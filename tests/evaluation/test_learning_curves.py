@@ -42,9 +42,12 @@ def test_area_is_the_mean_height_and_the_lead_is_paired() -> None:
 
 
 def test_labels_are_those_of_the_first_round_that_reaches_the_share() -> None:
-    told = _told(random=[0.5, 0.77, 0.79], slow=[0.1, 0.2, 0.3])["strategies"]
+    told = _told(random=[0.5, 0.77, 0.791], slow=[0.1, 0.2, 0.3])["strategies"]
     assert told["random"]["labels_to_95"]["value"] == 10  # .76
     assert told["random"]["labels_to_98"]["value"] == 15  # .784
+    assert told["random"]["labels_within_a_point"]["value"] == 15
+    # what never comes there counts as coming there one round later
+    assert told["slow"]["against"]["random"]["labels_within_a_point"]["value"] == 5
     assert told["slow"]["labels_to_95"] == {"value": None, "low": None, "high": None}
 
 

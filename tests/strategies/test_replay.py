@@ -1,0 +1,103 @@
+"""A replay's parts: what a strategy is given and may give, words that are damaged, and what is measured of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from radloop.recipes.errors import RadloopError
+from radloop.recipes.recipe import Recipe
+from radloop.strategies import choose
+from radloop.strategies.choose import Candidate
+from radloop.strategies.corrections import CorrectionPlan, correct
+from radloop.strategies.replay import Replay, Rounds, steps_of
+from radloop.studies.answers import write_answer
+from radloop.studies.cases import Case
+
+RECIPE = Recipe(
+    name="side",
+    kind="classification",
+    labels={"left": 1, "right": 2},
+    network={"name": "cnn", "features": (4, 8), "strides": ((1, 1, 1), (2, 2, 2))},
+    fit={"patch": (8, 8, 8), "steps": 3, "epochs": 1},
+)
+
+
+@pytest.fixture
+def replay(tmp_path: Path) -> Replay:
+    """Twelve studies to draw from and six to measure on, bright on one side."""
+    cases = []
+    for number in range(18):
+        left = bool(number % 2)
+        image = np.random.default_rng(number).normal(0, 1, (8, 8, 8)).astype(np.float32)
+        image[: 4 if left else None, :, :][None if left else slice(4), :] += 4
+        paths = tmp_path / f"s{number:02d}.nii.gz", tmp_path / f"s{number:02d}.json"
+        nib.save(nib.Nifti1Image(image, np.eye(4)), paths[0])
+        write_answer(paths[1], "classification", {"left": left, "right": not left})
+        side = "train" if number < 12 else "test"
+        cases.append(
+            Case(
+                f"s{number:02d}", f"p{number:02d}", side, (paths[0],), paths[1], RECIPE.label_names, number, blind=True
+            )
+        )
+    work = tmp_path / "work"
+    work.mkdir()
+    pool, held_out = (tuple(case for case in cases if case.side == side) for side in ("train", "test"))
+    return Replay(RECIPE, pool, held_out, work, tmp_path / "cache", 1, 1)
+
+
+class Spy:
+    """Takes the first studies and remembers what it was shown."""
+
+    name = "spy"
+    needs = frozenset({"entropy"})
+    seen: ClassVar[list[tuple[list[Candidate], list[Candidate]]]] = []
+
+    def choose(
+        self, pool: Sequence[Candidate], labelled: Sequence[Candidate], k: int, rng: np.random.Generator
+    ) -> list[str]:
+        Spy.seen.append((list(pool), list(labelled)))
+        return [one.study for one in pool][:k]
+
+
+def test_a_strategy_sees_scores_of_what_has_no_label_and_never_a_held_out_study(
+    replay: Replay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(choose._known, "spy", Spy)
+    monkeypatch.setattr(Spy, "seen", [])
+    steps = steps_of(replay, "spy", 0, Rounds(3, 4, 2))
+    assert [len(step["labelled"]) for step in steps] == [4, 6, 8]
+    assert len(Spy.seen) == 2
+    for (pool, labelled), step in zip(Spy.seen, steps, strict=False):
+        assert {one.study for one in labelled} == set(step["labelled"])
+        assert {one.study for one in [*pool, *labelled]} == {case.study for case in replay.pool}
+        assert all(one.scores["entropy"] > 0 and set(one.classes) == {"left", "right"} for one in pool)
+        assert not any(one.scores for one in labelled)
+
+
+@pytest.mark.parametrize("given", [["s00"], ["s00", "s00"], ["s00", "s17"]])
+def test_a_strategy_that_gives_what_nobody_asked_for_is_named(
+    replay: Replay, monkeypatch: pytest.MonkeyPatch, given: list[str]
+) -> None:
+    class Wrong(Spy):
+        name, needs = "wrong", frozenset[str]()
+
+        def choose(self, *_: object) -> list[str]:
+            return given
+
+    monkeypatch.setitem(choose._known, "wrong", Wrong)
+    with pytest.raises(RadloopError, match=r"'wrong' was asked for 2 of 12 studies"):
+        steps_of(replay, "wrong", 0, Rounds(2, 2, 2))
+
+
+def test_answers_in_words_are_corrected_too(replay: Replay) -> None:
+    told = correct(replay, CorrectionPlan(rounds=2, each=2, seeds=1))
+    assert told["damage"] == ["swapped"]
+    assert [entry["labels"] for entry in told["ways"]["afresh"]["rounds"]] == [0, 2, 4]
+    assert told["complete"]
+    assert not (replay.work / "weights").exists()
