@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -9,13 +10,14 @@ from typing import ClassVar
 import nibabel as nib
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from radloop.recipes.errors import RadloopError
 from radloop.recipes.recipe import Recipe
-from radloop.strategies import choose
+from radloop.strategies import choose, corrections
 from radloop.strategies.choose import Candidate
 from radloop.strategies.corrections import CorrectionPlan, correct
-from radloop.strategies.replay import Replay, Rounds, steps_of
+from radloop.strategies.replay import Replay, Rounds, steps_of, train
 from radloop.studies.answers import write_answer
 from radloop.studies.cases import Case
 
@@ -95,9 +97,40 @@ def test_a_strategy_that_gives_what_nobody_asked_for_is_named(
         steps_of(replay, "wrong", 0, Rounds(2, 2, 2))
 
 
-def test_answers_in_words_are_corrected_too(replay: Replay) -> None:
-    told = correct(replay, CorrectionPlan(rounds=2, each=2, seeds=1))
+def test_corrections_give_true_labels_back_and_tell_what_is_forgotten(
+    replay: Replay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[set[str], set[str], bool]] = []
+
+    def watched(replay: Replay, cases: Sequence[Case], seed: int, out: Path, start: Path | None = None) -> Path:
+        wrong = {case.study for case in cases if case.label.parent.parent.name == "damaged"}
+        seen.append(({case.study for case in cases}, wrong, start is not None))
+        return train(replay, cases, seed, out, start)
+
+    monkeypatch.setattr(corrections, "train", watched)
+    told = correct(replay, CorrectionPlan(rounds=2, each=2, seeds=1, ways=("fine-tuned", "afresh", "corrected-alone")))
+    every = {case.study for case in replay.pool}
+    wrong = seen[0][1]
+    assert seen[0] == (every, wrong, False)
+    assert len(wrong) == 4
+    for number, from_before in ((1, True), (3, False)):
+        assert seen[number][0] == seen[number + 1][0] == every
+        assert len(seen[number][1]) == 2
+        assert seen[number][1] < wrong
+        assert (seen[number + 1][1], seen[number][2], seen[number + 1][2]) == (set(), from_before, from_before)
+    alone = [one for one in seen[5:] if one[0] != every]
+    assert all(studies <= wrong and not damaged and start for studies, damaged, start in alone)
     assert told["damage"] == ["swapped"]
     assert [entry["labels"] for entry in told["ways"]["afresh"]["rounds"]] == [0, 2, 4]
     assert told["complete"]
     assert not (replay.work / "weights").exists()
+    steps = [json.loads(file.read_text()) for file in (replay.work / "steps").glob("*.json")]
+    ends = {
+        (step["way"], len(step["corrected"])): roc_auc_score(
+            [record["y"][0] for record in step["untouched"]], [record["p"][0] for record in step["untouched"]]
+        )
+        for step in steps
+    }
+    lost = ends["champion", 0] - ends["afresh", 4]
+    assert told["ways"]["afresh"]["forgotten"]["value"] == pytest.approx(lost, abs=1e-5)
+    assert all({record["study"] for record in step["untouched"]} == every - wrong for step in steps)
