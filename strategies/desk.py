@@ -24,7 +24,7 @@ ANY = "any"
 HELD_OUT_EVERY = 5  # one study in five from the held-out sides, so that their figures stay a fair picture of the pool
 COLD_START = "coverage"
 LATER = "clasp_pe"
-AHEAD = 16  # studies chosen at once, so that those of several readers do not look alike
+AHEAD = 32  # studies chosen at once, so that those of several readers do not look alike
 
 
 class Desk:

@@ -30,7 +30,7 @@ class BlindReading:
     def __init__(
         self, folder: StudiesFolder, ledger: Ledger, recipes: Sequence[Recipe], pool: Pool | None = None
     ) -> None:
-        self._folder, self._pool = folder, pool or Pool(folder, ledger, [recipe.name for recipe in recipes])
+        self._pool = pool or Pool(folder, ledger, [recipe.name for recipe in recipes])
         self._recipes = {recipe.name: recipe for recipe in recipes if recipe.gate.blind}
         self._offered: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -42,10 +42,12 @@ class BlindReading:
             recipe: None takes any of those served.
         """
         asked = [name for name in self._recipes if recipe in (None, name)]
-        there = set(studies) & self._folder.studies().keys() if asked else set[str]()
-        if not there:
-            return there
+        if not asked or not studies:
+            return set()
         known = self._pool.look()
+        if not known.studies.keys() >= set(studies):
+            known = self._pool.look(fresh=True)
+        there = set(studies) & known.studies.keys()
         unread = there - frozenset(there).intersection(*(known.labelled[name] for name in asked))
         return {study_id for study_id in unread if known.sides.get(study_id) not in (None, "train")}
 

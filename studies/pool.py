@@ -4,6 +4,7 @@ asked at every click, also of ten thousand studies."""
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ from radloop.studies.sides import study_sides
 from radloop.studies.split import Side
 
 _LABELS = tables.labels
+LOOK_EVERY = 0.5  # seconds between two looks into the folder: listing many files takes longer than all the rest
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,21 @@ class Pool:
     def __init__(self, folder: StudiesFolder, ledger: Ledger, recipes: Sequence[str]) -> None:
         self._folder, self._ledger, self._recipes = folder, ledger, tuple(recipes)
         self._lock = threading.Lock()
-        self._seen = (-1, -1)
+        self._seen, self._looked = (-1, -1), float("-inf")
         self._known = Known({}, {}, {})
 
-    def look(self) -> Known:
-        """What there is now."""
+    def look(self, *, fresh: bool = False) -> Known:
+        """What there is now; a new image shows half a second later, a new label at once.
+
+        Args:
+            fresh: whether a new image is to show at once.
+        """
         with self._lock:
-            studies, known = self._folder.studies(), self._known
-            same = studies == known.studies and bool(known.labelled)
+            known, now = self._known, time.monotonic()
+            studies: Mapping[str, Study] = known.studies
+            if fresh or now - self._looked >= LOOK_EVERY:
+                studies, self._looked = self._folder.studies(), now
+            same = bool(known.labelled) and studies == known.studies
             sides = known.sides if same else study_sides(studies, self._ledger)
             seen = self._newest()
             labelled = known.labelled if same and seen == self._seen else self._labelled(seen, afresh=not same)
