@@ -27,6 +27,7 @@ from monailabel.utils.async_tasks import utils as background
 from monailabel.utils.sessions import Sessions
 
 from radloop.apps.champions import Champions
+from radloop.apps.next_case import asked_reader, desk_settings
 from radloop.apps.retrain import Retraining
 from radloop.apps.scratch import sweep, sweep_leftovers
 from radloop.apps.server_process import claim, server_lifeline
@@ -35,14 +36,18 @@ from radloop.engine.running import cancel, mark_ended, resumable
 from radloop.infers.answers import AnswerInfer
 from radloop.infers.boxes import BoxInfer
 from radloop.infers.risks import RiskInfer
-from radloop.infers.segmentation import NOTICE, SegmentationInfer
+from radloop.infers.segmentation import NOTICE, ONE_AT_A_TIME, SegmentationInfer
 from radloop.recipes.errors import BadInput, NotFound, RadloopError, closest
 from radloop.recipes.load import load_recipe
 from radloop.recipes.recipe import STUDY_KINDS, Recipe
 from radloop.registry.lineage import used_retracted
+from radloop.strategies.background import Scoring
 from radloop.strategies.batch import SerialBatch
-from radloop.strategies.random_draw import RandomDraw
+from radloop.strategies.desk import Desk
+from radloop.strategies.next_study import AUTO, NextStudy, names
+from radloop.strategies.score_cache import ScoreCache
 from radloop.strategies.scoring import DiceScoring
+from radloop.strategies.study_input import StudyInput
 from radloop.studies import snapshots
 from radloop.studies.accept import sync_view
 from radloop.studies.contents import about_unnamed
@@ -88,6 +93,7 @@ class RadloopApp(MONAILabelApp):
         self.folder = StudiesFolder(studies, max(len(r.channels) for r in self.recipes))
         self.ledger = Ledger(self.home)
         self.champions = Champions(self.home)
+        self._needed: dict[str, int] = {}
         self._retraining = Retraining(
             self.folder,
             self.home,
@@ -130,7 +136,22 @@ class RadloopApp(MONAILabelApp):
 
     def init_strategies(self) -> dict[str, Strategy]:
         """What picks the next study."""
-        return {"random": RandomDraw([recipe.name for recipe in self.recipes], needed=self._held_out_needed)}
+        self._scoring = Scoring(
+            self._datastore.pool,  # type: ignore[attr-defined]
+            ScoreCache(self.home),
+            self.recipes,
+            self.champions.known,
+            StudyInput(self.folder, self.ledger, self.champions.or_none, self.champions.predictor),
+            ONE_AT_A_TIME,
+        )
+        desk = Desk(
+            self._datastore.pool,  # type: ignore[attr-defined]
+            [recipe.name for recipe in self.recipes],
+            self._scoring,
+            needed=self._held_out_needed,
+            **desk_settings(),
+        )
+        return {name: NextStudy(desk, name) for name in names()}
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
         """What scores labelled studies."""
@@ -200,8 +221,10 @@ class RadloopApp(MONAILabelApp):
 
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
         """The next study to read; without a path, viewers download it by its id."""
-        strategy = self._task(self._strategies, "strategy", request.get("strategy") or "random")
-        return dict(strategy(request, self.datastore()))
+        strategy = self._task(self._strategies, "strategy", request.get("strategy") or AUTO)
+        return dict(
+            strategy({**request, "client_id": request.get("client_id") or asked_reader.get()}, self.datastore())
+        )
 
     def train(self, request: dict[str, Any]) -> Any:
         """Trains, in a process that MONAI Label started for it.
@@ -249,8 +272,13 @@ class RadloopApp(MONAILabelApp):
 
     def _held_out_needed(self, recipe: str) -> int:
         """How many more held-out patients the gate asked for when it judged a recipe last."""
+        if recipe not in self._needed:
+            self._ask_needed(recipe)
+        return self._needed[recipe]
+
+    def _ask_needed(self, recipe: str) -> None:
         judged = [v.manifest["gate"] for v in self.champions.registry().versions(recipe) if v.manifest.get("gate")]
-        return int(judged[-1].get("needed", 0)) if judged else 0
+        self._needed[recipe] = int(judged[-1].get("needed", 0)) if judged else 0
 
     # -- hooks
 
@@ -267,7 +295,8 @@ class RadloopApp(MONAILabelApp):
             logger.warning(lost)
         for name, reason in sync_view(self.folder, self.ledger, self.recipes):
             logger.warning("%s is not shown or not imported: %s", name, reason)
-        chores = [functools.partial(self._retrain, recipe.name) for recipe in self.recipes]
+        chores: list[Callable[[], object]] = [functools.partial(self._retrain, recipe.name) for recipe in self.recipes]
+        chores += [functools.partial(self._ask_needed, recipe.name) for recipe in self.recipes]
         snapshots.attempt(self.home)
         tidying: list[Callable[[], object]] = [
             functools.partial(sweep, self.home),
@@ -277,6 +306,7 @@ class RadloopApp(MONAILabelApp):
         self._resume()
         self.champions.watch([recipe.name for recipe in self.recipes], [*tidying, *chores])
         threading.Thread(target=self._warm_up, name="radloop-warm-up", daemon=True).start()
+        self._scoring.start()
         logger.info("serving %s; %s", ", ".join(r.name for r in self.recipes), NOTICE)
 
     def _mark_ended(self) -> None:

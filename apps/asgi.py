@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 from radloop.apps import guard
 from radloop.apps.bridge import Body, Lanes, check_length, forwarded
 from radloop.apps.guard_rules import Call
+from radloop.apps.next_case import ROUTE, next_case
 from radloop.apps.page import status_page
 from radloop.apps.replies import Reply, answer_errors, error_reply, hidden_folders, is_expected, preflight
 from radloop.apps.sessions import asked_image
@@ -99,6 +100,9 @@ async def _serve(scope: Scope, body: Body, send: Send, call: Call, name: str, qu
         scope = guard.with_query(scope, image=_checked_name(files))
     asked_image.set(scope["radloop.image"])  # this thread's loop is for this request alone
     asked_recipe.set(query.get("recipe", ""))
+    if scope["path"].startswith(ROUTE):
+        await next_case(scope, body.replay(), send, instance, name)
+        return
     stops = _running() if scope["path"] == "/train/" and scope["method"] == "DELETE" else None
     try:
         await host(scope, body.replay(), send)

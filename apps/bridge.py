@@ -17,7 +17,7 @@ from starlette.types import Message, Receive, Send
 from radloop.apps.guard_rules import MIB, TooLarge
 from radloop.recipes.errors import BadInput
 
-THREADS = {"info": 4, "infer": 16, "other": 24}
+THREADS = {"info": 4, "infer": 16, "next": 8, "other": 24}
 SEND_SECONDS = 120.0  # a client that takes nothing for so long is gone
 CHUNK = 64 * 1024
 

@@ -15,7 +15,7 @@ from radloop.recipes.errors import BadInput, RadloopError
 from radloop.studies.folder import valid_id
 
 Check = Callable[[Any], str | None]  # the reason why a value is refused, or None
-Lane = Literal["info", "infer", "other"]
+Lane = Literal["info", "infer", "next", "other"]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 SESSION = re.compile(r"[A-Za-z0-9-]{8,64}")
@@ -217,7 +217,12 @@ OPEN: dict[str, dict[str, Call]] = {
         "POST": Call({"run_sync": false_flag, "enqueue": flag}, body="json", keys=TRAIN, task="trainers")
     },
     "/activelearning/{name}": {
-        "POST": Call(body="json", keys={**CLIENT, "recipe": model}, task="strategies"),
+        "POST": Call(
+            body="json",
+            keys={**CLIENT, "recipe": model, "skip": study_id, "release": study_id},
+            task="strategies",
+            lane="next",
+        ),
     },
     "/scoring/": {
         "GET": Call(RUN),

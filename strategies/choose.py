@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -34,7 +35,7 @@ class Candidate:
     classes: Mapping[str, float] = field(default_factory=dict)
     embedding: np.ndarray | None = None
 
-    @property
+    @cached_property
     def predicted(self) -> tuple[str, ...]:
         """The labels that the version predicts in it."""
         return tuple(name for name in self.classes if f"entropy.{name}" in self.scores)

@@ -8,8 +8,7 @@ from collections.abc import Collection, Sequence
 from radloop.recipes.recipe import Recipe
 from radloop.studies.folder import StudiesFolder
 from radloop.studies.ledger import Ledger
-from radloop.studies.sides import study_sides
-from radloop.studies.split import Side
+from radloop.studies.pool import Pool
 
 CLIENTS = 1000  # whose last study is remembered
 WITHHELD = (
@@ -25,10 +24,13 @@ class BlindReading:
         folder: the studies.
         ledger: where labels and sides are.
         recipes: those served; `gate.blind` switches it off for one.
+        pool: the same studies and recipes, where it is there already.
     """
 
-    def __init__(self, folder: StudiesFolder, ledger: Ledger, recipes: Sequence[Recipe]) -> None:
-        self._folder, self._ledger = folder, ledger
+    def __init__(
+        self, folder: StudiesFolder, ledger: Ledger, recipes: Sequence[Recipe], pool: Pool | None = None
+    ) -> None:
+        self._pool = pool or Pool(folder, ledger, [recipe.name for recipe in recipes])
         self._recipes = {recipe.name: recipe for recipe in recipes if recipe.gate.blind}
         self._offered: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -39,14 +41,15 @@ class BlindReading:
         Args:
             recipe: None takes any of those served.
         """
-        unread = set[str]()
-        for name in self._recipes:
-            if recipe in (None, name):
-                unread |= set(studies) - self._ledger.current(name).keys()
-        if not unread:
-            return unread
-        sides = self._sides(unread)
-        return {study_id for study_id in unread if sides.get(study_id) not in (None, "train")}
+        asked = [name for name in self._recipes if recipe in (None, name)]
+        if not asked or not studies:
+            return set()
+        known = self._pool.look()
+        if not known.studies.keys() >= set(studies):
+            known = self._pool.look(fresh=True)
+        there = set(studies) & known.studies.keys()
+        unread = there - frozenset(there).intersection(*(known.labelled[name] for name in asked))
+        return {study_id for study_id in unread if known.sides.get(study_id) not in (None, "train")}
 
     def offer(self, study_id: str, client: str) -> None:
         """A client was given this study to read; the answer that it asks for next is withheld, once."""
@@ -63,7 +66,3 @@ class BlindReading:
                 return False
             del self._offered[client]
         return bool(self.due([study_id], recipe))
-
-    def _sides(self, wanted: Collection[str]) -> dict[str, Side]:
-        studies = self._folder.studies()
-        return study_sides(studies, self._ledger) if studies.keys() & wanted else {}

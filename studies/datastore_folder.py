@@ -31,6 +31,7 @@ from radloop.studies.images import read_volume
 from radloop.studies.info_store import InfoStore
 from radloop.studies.label_tags import ORIGINAL, TAGS, asked_recipe, known_tag, no_label
 from radloop.studies.ledger import Ledger
+from radloop.studies.pool import Pool
 from radloop.studies.proposals import Proposals
 from radloop.studies.rows import LabelRow
 from radloop.studies.shown import ShownAnswers
@@ -61,7 +62,8 @@ class FolderDatastore(Datastore):
         champion_found: Callable[[Recipe, str], bool] | None = None,
     ) -> None:
         self.folder, self.home, self.ledger, self.recipes = folder, home, ledger, tuple(recipes)
-        self.blind = BlindReading(folder, ledger, self.recipes)
+        self.pool = Pool(folder, ledger, [recipe.name for recipe in self.recipes])
+        self.blind = BlindReading(folder, ledger, self.recipes, self.pool)
         self.proposals = Proposals(folder, home, self._read_blind)
         self.given = GivenLabels(folder, ledger, self.recipes)
         self._found, self._shown = champion_found, ShownAnswers(ledger, self.proposals)

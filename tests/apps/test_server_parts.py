@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,8 @@ from radloop.apps.scratch import scratch_folder, sweep, sweep_leftovers
 from radloop.apps.sessions import SafeSessions
 from radloop.evaluation.gate_rule import FULL
 from radloop.recipes.load import parse_recipe
-from radloop.strategies.random_draw import RandomDraw
+from radloop.strategies.desk import Desk
+from radloop.strategies.next_study import NextStudy
 from radloop.studies.datastore_folder import FolderDatastore
 from radloop.studies.folder import StudiesFolder
 from radloop.studies.home import Home
@@ -23,6 +25,10 @@ from radloop.studies.ledger import Ledger
 from radloop.studies.split import Split
 
 DAY = 86_400
+
+
+def random_study(recipes: list[str], store: FolderDatastore, **more: Any) -> NextStudy:
+    return NextStudy(Desk(store.pool, recipes, **more), "random")
 
 
 def age(path: Path, seconds: float) -> None:
@@ -109,13 +115,13 @@ def test_next_sample_prefers_studies_without_any_label(tmp_path: Path, kit: Simp
         store.ledger.add(study, study, recipe, "x", mask, ".nii.gz", [recipe])
 
     def draw(times: int, **request: str) -> list[str]:
-        strategy = RandomDraw(["one", "two"])
+        strategy = random_study(["one", "two"], store)
         return [strategy({"client_id": f"r{n}", **request}, store).get("id", "") for n in range(times)]
 
     assert draw(3) == ["c", "b", ""]
     assert draw(2, recipe="one") == ["c", ""]
     assert sorted(draw(2, recipe="two")) == ["b", "c"]
-    assert RandomDraw(["one", "two"]).info()["config"] == {"recipe": ["any", "one", "two"]}
+    assert random_study(["one", "two"], store).info()["config"] == {"recipe": ["any", "one", "two"]}
     assert draw(1, recipe="any") == ["c"]
 
 
@@ -131,16 +137,16 @@ def test_the_next_study_is_a_held_out_one_while_the_gate_cannot_judge(tmp_path: 
     validation = {study for study, side in sides.items() if side == "validation"}
     assert len(validation) > FULL
     mask, given = kit.mask_file(tmp_path / "m.nii.gz"), []
-    strategy = RandomDraw(["one"], needed=lambda name: 4)
+    strategy = random_study(["one"], store, needed=lambda name: 4)
     for number in range(FULL):
         reply = strategy({"client_id": f"r{number}"}, store)
         assert reply["id"] in validation - set(given)
         assert "held-out labels of one" in reply["reason"]
         given.append(reply["id"])
         store.ledger.add(reply["id"], reply["id"], "one", "x", mask, ".nii.gz", ["one"])
-    drawn = [RandomDraw(["one"], seed=n, needed=lambda name: 4)({}, store) for n in range(20)]
+    drawn = [random_study(["one"], store, seed=n, needed=lambda name: 4)({}, store) for n in range(20)]
     assert all("reason" not in reply for reply in drawn), "there are enough by now"
-    unasked = [RandomDraw(["one"], seed=n)({}, store)["id"] for n in range(20)]
+    unasked = [random_study(["one"], store, seed=n)({}, store)["id"] for n in range(20)]
     assert not set(unasked) <= validation
 
 
@@ -157,7 +163,7 @@ def test_a_needed_study_is_offered_though_others_have_no_label_at_all(tmp_path: 
     mask = kit.mask_file(tmp_path / "m.nii.gz")
     for study in validation:  # every study that recipe two needs is read already, for recipe one
         store.ledger.add(study, study, "one", "x", mask, ".nii.gz", ["one"])
-    strategy = RandomDraw(["one", "two"], needed=lambda name: 4 if name == "two" else 0)
+    strategy = random_study(["one", "two"], store, needed=lambda name: 4 if name == "two" else 0)
     reply = strategy({"client_id": "r"}, store)
     assert reply["id"] in validation
     assert "held-out labels of two" in reply["reason"]
