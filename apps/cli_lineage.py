@@ -160,9 +160,11 @@ def _story(ledger: Ledger, registry: Registry, row: LabelRow) -> dict[str, Any]:
     }
 
 
-def _spoken(answer: str | dict[str, bool] | list[Any]) -> str:
+def _spoken(answer: str | dict[str, Any] | list[Any]) -> str:
     if isinstance(answer, str):
         return answer
+    if isinstance(answer, dict) and "time" in answer and not isinstance(answer["time"], bool):  # an outcome
+        return f"{'event at' if answer['event'] else 'no event until'} {answer['time']:g} {answer['unit']}"
     if isinstance(answer, list):
         return f"{len(answer)} boxes" if len(answer) != 1 else "1 box"
     return ", ".join(name if holds else f"no {name}" for name, holds in answer.items())

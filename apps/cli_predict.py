@@ -36,7 +36,8 @@ def predict(options: argparse.Namespace) -> int:
     recipe = version.load_recipe()
     jobs = list(_jobs(options, recipe))
     answers = _without_masks(options, home, version, recipe)
-    _protect(jobs, options.out, answers)
+    follows = answers is None and bool(options.studies) and recipe.dimension == 3
+    _protect(jobs, options.out, answers, (RESULTS, CHANGES) if follows else (RESULTS,))
     options.out.mkdir(parents=True, exist_ok=True)
     rows = read_rows(options.out)
     todo = [job for job in jobs if options.image or not _is_done(job, version, options.out, rows, answers)]
@@ -48,8 +49,9 @@ def predict(options: argparse.Namespace) -> int:
     failed = _answer_all(todo, version, options.out, kept, answers)
     files = {"detection": f"boxes and {RESULTS} are", "segmentation": f"masks and {RESULTS} are"}
     say(f"{files.get(recipe.kind, f'{RESULTS} is')} in {options.out}")
-    if answers is None and options.studies and recipe.dimension == 3:
-        _say_changes(write_changes(open_folder(options.studies, len(recipe.channels)), recipe, options.out))
+    if follows:
+        folder = open_folder(options.studies, len(recipe.channels))
+        _say_changes(write_changes(folder, recipe, options.out, read_rows(options.out)))
     if failed:
         complain(f"{plural(failed, 'study', 'studies')} of {len(todo)} failed; the reasons are above")
     return 1 if failed else 0
@@ -110,17 +112,20 @@ def _check_out(options: argparse.Namespace) -> None:
         raise WrongUse(msg)
 
 
-def _protect(jobs: Sequence[Job], out: Path, answers: Answers | BoxAnswers | None) -> None:
+def _protect(
+    jobs: Sequence[Job], out: Path, answers: Answers | BoxAnswers | None, tables: Sequence[str] = (RESULTS,)
+) -> None:
     """Refuses to write over what is not an earlier answer.
 
     Args:
         answers: what writes no masks, or None.
+        tables: what is written beside the studies' own files.
 
     Raises:
         WrongUse: a file to write is an image, or the folder is one.
         Conflict: a file to write is there, and no table says that it is an answer.
     """
-    targets = [out / RESULTS, *(file for job in jobs for file in _files(job, out, answers))]
+    targets = [*(out / name for name in tables), *(file for job in jobs for file in _files(job, out, answers))]
     written = {target.resolve() for target in targets} | {out.resolve()}
     for job in jobs:
         for channel in job.channels:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from radloop.apps.evaluate_answers import _limits
 from radloop.apps.terminal import NOTICE, plural, say, table
 
 if TYPE_CHECKING:
@@ -66,8 +67,3 @@ def _scaled(temperature: Mapping[str, Any] | None) -> list[str]:
         return [f"scores are not scaled: {temperature['reason']}"]
     of = plural(temperature["patients"], "validation patient")
     return [f"scores are scaled by a temperature of {temperature['value']:.2f}, fitted on {of}"]
-
-
-def _limits(figure: Mapping[str, float | None]) -> tuple[str, str, str]:
-    value, low, high = ("-" if figure[key] is None else f"{figure[key]:.3f}" for key in ("value", "low", "high"))
-    return value, low, high

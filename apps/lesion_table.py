@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,13 +24,14 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def write_changes(folder: StudiesFolder, recipe: Recipe, out: Path) -> int:
+def write_changes(folder: StudiesFolder, recipe: Recipe, out: Path, answered: Collection[str]) -> int:
     """Write the table next to the masks; 0 and no table where no patient has two dated studies with a mask.
 
     Args:
         folder: the studies, with `patient` and `date` in `answers.csv`.
         recipe: a mask recipe of three dimensions.
         out: where the masks are.
+        answered: studies whose mask is of this version; that of another, of a study that failed since, is left out.
 
     Returns:
         Patients in the table.
@@ -43,7 +44,7 @@ def write_changes(folder: StudiesFolder, recipe: Recipe, out: Path) -> int:
     from radloop.studies.visits import Visits
 
     dated = {
-        patient: [(when, study, mask) for when, study in of if (mask := find_mask(out, study.id))]
+        patient: [(when, one, mask) for when, one in of if one.id in answered and (mask := find_mask(out, one.id))]
         for patient, of in Visits(folder.studies()).dated().items()
     }
     several = {patient: of for patient, of in sorted(dated.items()) if len(of) > 1}

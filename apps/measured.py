@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from radloop.apps.outside_set import outside_cases
 from radloop.apps.place import open_folder, read_ids, recipes_asked, take_over_labels, with_own
 from radloop.engine.baseline import baseline_scores
-from radloop.recipes.errors import BadLabel, Conflict, NotFound
+from radloop.recipes.errors import Conflict, NotFound
 from radloop.recipes.load import load_recipe
-from radloop.recipes.recipe import Recipe
+from radloop.recipes.recipe import STUDY_KINDS, Recipe
 from radloop.registry.registry import Registry
 from radloop.registry.version import Version
 from radloop.studies.cases import Case, labelled_cases
 from radloop.studies.folder import StudiesFolder, find_mask
 from radloop.studies.home import Home
-from radloop.studies.images import read_header
 from radloop.studies.ledger import Ledger, checksum
 from radloop.studies.split import SIDES
 
@@ -33,6 +32,7 @@ class Measured:
         notes: sentences that a reader of the figures must know.
         learned: labelled studies that the version learned from, for the trivial method; empty for an outside set.
         blindness_known: whether the cases say truly whether their label was given blind.
+        keeps: what the cases' files last as long as.
     """
 
     version: Version
@@ -44,6 +44,7 @@ class Measured:
     notes: list[str] = field(default_factory=list)
     learned: list[Case] = field(default_factory=list)
     blindness_known: bool = True
+    keeps: object = None
 
     def baseline(self) -> dict[str, float]:
         """Patient -> score of the trivial method on the same studies; empty for an outside set."""
@@ -129,36 +130,19 @@ def _of_images(
             )
             raise NotFound(msg)
     cases = labelled_cases(folder, ledger, recipe, SIDES, only=set(ours)) if ours else []
-    outside = [_outside_case(folder, recipe, study) for study in ids if study not in ours]
+    outside, keeps = outside_cases(folder, recipe, [study for study in ids if study not in ours], ledger.home.cache)
     split = f"the {len(ids)} images of the given list, whatever their side"
     if not outside:
         return Measured(version, recipe, cases, f"studies in {folder.path.name}", split, ledger.home.cache)
     which = "an outside set" if not cases else f"{len(outside)} of the {len(ids)} images are an outside set"
-    note = f"{which}: labels are the masks in its labels/final, nothing of it is in the ledger of this model"
+    labels = "in its answers.csv" if recipe.kind in STUDY_KINDS else "the files in its labels/final"
+    note = f"{which}: labels are {labels}, nothing of it is in the ledger of this model"
     data = f"outside set {folder.path.name}"
     every = sorted([*cases, *outside], key=lambda case: case.study)
-    return Measured(version, recipe, every, data, split, ledger.home.cache, [note], blindness_known=False)
+    return Measured(version, recipe, every, data, split, ledger.home.cache, [note], [], False, keeps)
 
 
 def _known(folder: StudiesFolder, ledger: Ledger, study: str) -> bool:
     """Whether the ledger has the mask beside this study: sets of other hospitals may use the same ids."""
     mask = find_mask(folder.final_dir, study)
     return mask is not None and ledger.knows(checksum(mask), study)
-
-
-def _outside_case(folder: StudiesFolder, recipe: Recipe, study_id: str) -> Case:
-    study, mask = folder.study(study_id), find_mask(folder.final_dir, study_id)
-    if mask is None:
-        msg = f"{study_id} has no mask in labels/final, so nothing can be measured on it; take it off the list"
-        raise NotFound(msg)
-    listing = folder.final_dir.parent / "names.json"
-    names = json.loads(listing.read_text(encoding="utf-8")) if listing.is_file() else recipe.labels
-    known = tuple(name for name in recipe.label_names if names.get(name) == recipe.labels[name])
-    if len(known) < len(recipe.labels):
-        msg = f"labels/names.json says {names}, but recipe {recipe.name} has {dict(recipe.labels)}; renumber the masks"
-        raise BadLabel(msg)
-    channels = study.first_channels(len(recipe.channels))
-    if read_header(mask)[0] != read_header(channels[0])[0]:
-        msg = f"{mask.name} has {read_header(mask)[0]} voxels, its image {read_header(channels[0])[0]}"
-        raise BadLabel(msg)
-    return Case(study_id, study.patient, "test", channels, mask, known, 0, blind=False, answers=study.answers)

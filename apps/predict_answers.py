@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from radloop.apps.results_table import Job, Row, source_of
+from radloop.apps.results_table import Job, Row, source_of, stamps
 
 if TYPE_CHECKING:
     from radloop.engine.regions import Region
@@ -41,13 +41,13 @@ class Answers:
         self._regions = Regions(beside, self._ledger, self._registry.champion, cache.get)
 
     def told(self, job: Job) -> str:
-        """Changes with what the answer depends on beside the image: covariates, and the region's mask."""
+        """Changes with what the answer depends on beside the image: covariates, region's mask, earlier studies."""
         name = self._recipe.answer.region
         row = self._ledger.latest(job.study, name) if name and self._folder else None
         champion = self._registry.champion(name) if name and row is None else None
         cells = self._cells(job)
         covariates = [cells.get(one, "") for one in self._recipe.answer.covariates]
-        seen = [(one.study, one.gap) for one in self._earlier(job)]
+        seen = [(one.study, one.gap, stamps(one.channels)) for one in self._earlier(job)]
         return repr((covariates, row.checksum if row else "", champion.number if champion else 0, seen))
 
     @property

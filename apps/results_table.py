@@ -95,12 +95,18 @@ def source_of(job: Job, version: Version, told: str = "") -> Source:
         told: what it is told beside the image.
     """
     recipe = version.load_recipe()
-    digest = hashlib.sha256(told.encode())
-    for channel in job.channels:
+    digest = hashlib.sha256((told + stamps(job.channels)).encode())
+    return Source(recipe.name, recipe.hash(), str(version.number), version.created, digest.hexdigest()[:16])
+
+
+def stamps(channels: Sequence[Path]) -> str:
+    """Names, sizes and times of the files of an image."""
+    found = []
+    for channel in channels:
         for file in sorted(channel.iterdir()) if channel.is_dir() else [channel]:
             size, time = (file.stat().st_size, file.stat().st_mtime_ns) if file.exists() else (0, 0)
-            digest.update(f"{file.name}/{size}/{time}\n".encode())
-    return Source(recipe.name, recipe.hash(), str(version.number), version.created, digest.hexdigest()[:16])
+            found.append(f"{file.name}/{size}/{time}\n")
+    return "".join(found)
 
 
 def read_rows(out: Path) -> dict[str, list[Row]]:

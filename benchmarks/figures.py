@@ -19,7 +19,13 @@ HEAD = """
 
 
 def _interval(figure: dict[str, float]) -> str:
-    return f"{figure['value']:.3f} ({figure['low']:.3f}-{figure['high']:.3f})"
+    limits = "" if figure["low"] is None else f" ({figure['low']:.3f}-{figure['high']:.3f})"
+    return f"{figure['value']:.3f}{limits}"
+
+
+def _lead(gap: dict[str, float]) -> str:
+    limits = "" if gap["low"] is None else f" ({gap['low']:+.3f} to {gap['high']:+.3f})"
+    return f"difference {gap['value']:+.3f}{limits}"
 
 
 def _hippocampus(result: dict[str, Any]) -> Iterator[str]:
@@ -63,7 +69,7 @@ def _questions(result: dict[str, Any]) -> Iterator[str]:
                 f"{which}: {of['studies']} studies of {of['patients']} patients, {minutes:.0f} min of one core a fold"
             )
             gap, floor = of["difference"], of["trivial"]["value"]
-            trivial = f"{floor:.3f}; difference {gap['value']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f})"
+            trivial = f"{floor:.3f}; {_lead(gap)}"
             split = f"out of fold, {len(run['folds'])} of 5 patient-level folds"
             figure, name = _interval(of[of["metric"]]), {"roc_auc": "ROC AUC"}.get(of["metric"], of["metric"])
             yield f"| {data} | {split} | {name} | {figure} | {trivial} | `python benchmarks/questions.py` |"
@@ -73,17 +79,17 @@ def _masks(result: dict[str, Any]) -> Iterator[str]:
     for key, run in result.items():
         question, network = key.split("/")
         of = run["figures"]
-        minutes = f"{of['core_minutes']:.0f} min of one core a fold"
-        data = f"{question}, {network}: {of['studies']} studies of {of['patients']} patients, {minutes}"
+        mine, floor = of["radloop"], max((of["threshold"], of["blob"]), key=lambda one: one["dice"]["value"])
+        data = f"{question}, {network}: {of['studies']} studies of {of['patients']} patients"
+        data += f", {of['core_minutes']:.0f} min of one core a fold"
         split = f"out of fold, {len(run['folds'])} of 5 patient-level folds"
-        for metric, name in (
-            ("dice", "mean Dice"),
-            ("sensitivity_at_1_fp", "lesions found at 1 false positive a volume"),
-        ):
-            best = max(("threshold", "blob"), key=lambda floor: of[floor].get(metric, {"value": 0})["value"])
-            trivial = f"{of[best][metric]['value']:.3f} ({best})"
-            figure = _interval(of["radloop"][metric])
-            yield f"| {data} | {split} | {name} | {figure} | {trivial} | `python benchmarks/masks.py` |"
+        gap = floor["difference"]
+        trivial = f"{floor['dice']['value']:.3f}; {_lead(gap)}"
+        command = "`python benchmarks/masks.py`"
+        yield f"| {data} | {split} | mean Dice | {_interval(mine['dice'])} | {trivial} | {command} |"
+        found, blob = mine["sensitivity_at_1_fp"], of["blob"]["sensitivity_at_1_fp"]["value"]
+        what = "lesions found at 1 false positive a volume"
+        yield f"| the same | {split} | {what} | {_interval(found)} | {blob:.3f} | {command} |"
 
 
 def _survival(result: dict[str, Any]) -> Iterator[str]:
@@ -94,11 +100,23 @@ def _survival(result: dict[str, Any]) -> Iterator[str]:
         data = f"{question}, {network}: {of['studies']} studies, {of['events']} events, {minutes:.0f} min a fold"
         split = f"out of fold, {len(run['folds'])} of 5 patient-level folds"
         gap, floor = of["difference"], of["clinical"]["c_index"]["value"]
-        alone = (
-            f"{floor:.3f} covariates alone; difference {gap['value']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f})"
-        )
+        alone = f"{floor:.3f} covariates alone; {_lead(gap)}"
         figure = _interval(of["metrics"]["c_index"])
         yield f"| {data} | {split} | Harrell's C | {figure} | {alone} | `python benchmarks/survival.py` |"
+
+
+def _boxes(result: dict[str, Any]) -> Iterator[str]:
+    for key, run in result.items():
+        question, network = key.split("/")
+        of = run["figures"]
+        minutes = max(fold["core_minutes"] for fold in run["folds"].values())
+        data = f"{question}, {network}: {of['studies']} studies of {of['patients']} patients"
+        data += f", {minutes:.0f} min of one core a fold"
+        split = f"out of fold, {len(run['folds'])} of 5 patient-level folds"
+        gap, floor = of["difference"], of["floor"]["ap50"]["value"]
+        trivial = f"{floor:.3f} mean boxes; {_lead(gap)}"
+        figure = _interval(of["radloop"]["ap50"])
+        yield f"| {data} | {split} | AP at IoU .5 | {figure} | {trivial} | `python benchmarks/boxes.py` |"
 
 
 def table() -> str:
@@ -108,6 +126,7 @@ def table() -> str:
         "hippocampus": _hippocampus,
         "questions": _questions,
         "masks": _masks,
+        "boxes": _boxes,
         "survival": _survival,
         "gate_retrains": _retrains,
         "large_ct": _large_ct,

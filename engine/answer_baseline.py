@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from radloop.engine.answer_data import region_mask, truth_of
+from radloop.engine.answer_data import looked_at, truth_of
 from radloop.engine.assess import AnswerScore, closeness
 from radloop.engine.covariates import Covariates
 from radloop.engine.losses import answer_loss
@@ -67,7 +67,7 @@ def _fitted(recipe: Recipe, train: Sequence[Case]) -> Covariates:
 def _features(recipe: Recipe, covariates: Covariates, case: Case) -> np.ndarray | None:
     try:
         known = covariates.row(case.answers) if covariates.names else np.empty(0)
-        region = region_mask(case.region, recipe)
+        region = looked_at(recipe, case)  # what no network can be asked about has no floor either
     except (BadInput, NotFound):
         return None
     if region is None:

@@ -16,15 +16,16 @@ from scipy import ndimage
 
 from radloop.engine.channels import with_lacking
 from radloop.engine.prepared import case_digest, each, keep_arrays
+from radloop.engine.region_check import check_picture, check_region
 from radloop.engine.slice_weights import thinned
-from radloop.evaluation.lesion_sizes import count_lesions
-from radloop.recipes.errors import BadImage, BadLabel, NotFound
+from radloop.recipes.errors import NotFound
 from radloop.recipes.preprocess import Grid, Preprocess
 from radloop.recipes.recipe import Recipe
 from radloop.recipes.volume import Volume
 from radloop.studies.answers import read_answer, read_outcome
 from radloop.studies.cases import Case
-from radloop.studies.images import read_mask, read_study
+from radloop.studies.images import read_header, read_mask, read_study
+from radloop.studies.outcomes import DAYS
 from radloop.studies.visits import Earlier
 
 logger = logging.getLogger(__name__)
@@ -155,13 +156,20 @@ def _kept(recipe: Recipe, case: Case, folder: Path) -> Path:
 
 
 def earlier_volumes(recipe: Recipe, earlier: Iterable[Earlier]) -> list[tuple[Volume, float]]:
-    """The studies before the asked one as a predictor takes them.
+    """The studies before the asked one as a version takes them: none where its own recipe asks for no sequence.
+
+    Args:
+        recipe: the version's, which may be of another form than the one that the studies were gathered for.
+        earlier: of a case.
 
     Raises:
         BadImage: one cannot be read.
         NotFound: one is gone.
     """
-    return [(read_study(one.channels, recipe.may_lack), one.gap) for one in earlier]
+    if not recipe.answer.sequence:
+        return []
+    length = DAYS[recipe.answer.unit]
+    return [(read_study(one.channels, recipe.may_lack), one.gap * DAYS[one.unit] / length) for one in earlier]
 
 
 def region_mask(file: Path | None, recipe: Recipe) -> Volume | None:
@@ -177,6 +185,21 @@ def region_mask(file: Path | None, recipe: Recipe) -> Volume | None:
         msg = f"there is no mask of {recipe.answer.region!r} to say where to look; label it, or let a model answer"
         raise NotFound(msg)
     return read_mask(file)
+
+
+def looked_at(recipe: Recipe, case: Case) -> Volume | None:
+    """The mask of a case's region, None where the recipe names none, without reading the image.
+
+    Raises:
+        BadInput, NotFound: a network could not look at the case: its image is gone or no image, or its region's mask
+            is missing or does not say where to look.
+    """
+    shape, affine = read_header(case.channels[0])
+    check_picture(recipe, Preprocess(recipe).grid(Volume(np.broadcast_to(np.False_, (1, *shape)), affine)).shape[-1])
+    region = region_mask(case.region, recipe)
+    if region is not None:
+        check_region(recipe, region, shape, affine)
+    return region
 
 
 def input_of(recipe: Recipe, volume: Volume, region: Volume | None) -> torch.Tensor:
@@ -195,14 +218,10 @@ def located_input(recipe: Recipe, volume: Volume, region: Volume | None) -> tupl
     """The same, the grid, and the first slice of that which is in it."""
     chain = Preprocess(recipe)
     image, grid = chain.image(volume)
-    if recipe.dimension == 2 and image.shape[-1] > 1:
-        msg = f"the study has {image.shape[-1]} slices; recipe {recipe.name!r} looks at one picture (dimension = 2)"
-        raise BadImage(msg)
+    check_picture(recipe, image.shape[-1])
     if region is None:
         return image, grid, 0
-    if recipe.answer.per == "lesion" and (count := count_lesions(region.array[0] > 0)) > 1:
-        msg = f"there are {count} lesions, and one answer does not say of which; leave this study out"
-        raise BadLabel(msg)
+    check_region(recipe, region, grid.source_shape, grid.source_affine)
     mask = _on_grid(region, grid)
     near = _near(mask, grid, recipe.answer.border)
     box = tuple(slice(int(places.min()), int(places.max()) + 1) for places in np.nonzero(near))
@@ -215,11 +234,6 @@ def _on_grid(region: Volume, grid: Grid) -> np.ndarray:
     """(x, y, z) bool: the region's mask, whatever its labels, nearest voxel."""
     from radloop.recipes.resample import resize_label
 
-    same = region.same_grid(Volume(np.empty((1, *grid.source_shape), dtype=np.bool_), grid.source_affine))
-    if not same or not region.array.any():
-        what = "is empty" if same else f"has {region.shape} voxels, the study {grid.source_shape}"
-        msg = f"the region's mask {what}; it must show where to look"
-        raise BadLabel(msg)
     found = np.array(resize_label(grid.to_ras(region.array[0] > 0), grid.shape), dtype=bool)
     if not found.any():  # smaller than a voxel of the grid
         centre = np.argwhere(grid.to_ras(region.array[0] > 0)).mean(axis=0)

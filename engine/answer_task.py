@@ -71,7 +71,7 @@ class AnswerTask:
         return answer_loss(self._recipe.kind, logits, batch.truth.to(device), weights)
 
     def _logits(self, network: nn.Module, batch: AnswerBatch, augment: Augment, device: torch.device) -> torch.Tensor:
-        image, region = augment(batch.image.to(device), batch.region.to(device))
+        image, region = _augmented(batch, augment, device)
         region = torch.where(region == IGNORE, torch.zeros_like(region), region)
         inputs = network_inputs(self._recipe, replace(batch, image=image, region=region), device)
         with training_precision(device):
@@ -83,14 +83,27 @@ class AnswerTask:
         return {"covariates": self._covariates.as_dict(), "overseen": self._overseen.tolist()}
 
 
+def _augmented(batch: AnswerBatch, augment: Augment, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images and regions, changed at random; of studies in slices the real ones alone, or padding would move in."""
+    image, region = batch.image.to(device), batch.region.to(device)
+    if batch.present is None:
+        return augment(image, region)
+    changed, marked = torch.zeros_like(image), torch.zeros_like(region)
+    for number, count in enumerate(batch.present.sum(1).tolist()):
+        one = slice(number, number + 1)
+        changed[one, ..., :count], marked[one, ..., :count] = augment(image[one, ..., :count], region[one, ..., :count])
+    return changed, marked
+
+
 def class_weights(recipe: Recipe, cases: Sequence[PreparedAnswer]) -> torch.Tensor | None:
     """(K,) float32 for `fit.balance = "loss"`: the rarer, the heavier, 1 on average; at most 10."""
-    if recipe.fit.balance != "loss" or recipe.kind == "ordinal":
+    if recipe.fit.balance != "loss":
         return None
     truth = np.stack([case.truth for case in cases])
     often, asked = np.nansum(truth, axis=0), (~np.isnan(truth)).sum(axis=0)
     if recipe.kind == "multilabel":
-        found = np.divide(asked - often, often, out=np.ones_like(often), where=often > 0)
+        # of a finding that all have there is nothing to weigh, and with a weight of 0 nobody would learn that they do
+        found = np.divide(asked - often, often, out=np.ones_like(often), where=(often > 0) & (often < asked))
     else:
         found = np.divide(often.sum() / len(often), often, out=np.zeros_like(often), where=often > 0)
     return torch.from_numpy(np.minimum(found, 10.0).astype(np.float32))
@@ -104,5 +117,12 @@ def _something_to_learn(recipe: Recipe, cases: Sequence[PreparedAnswer]) -> None
         says = f"all say {given[0]!r}" if given else "nothing was found in any"
         msg = (
             f"recipe {recipe.name!r} has {len(cases)} studies to learn from, and {says}; label some that say otherwise"
+        )
+        raise BadInput(msg)
+    unseen = [name for name in recipe.label_names if name not in given]
+    if unseen and recipe.kind != "multilabel":  # of findings each stands by itself
+        msg = (
+            f"recipe {recipe.name!r} has {len(cases)} studies to learn from, and none says {unseen[0]!r}; label some "
+            "of training-side patients, or take it out of labels"
         )
         raise BadInput(msg)

@@ -11,7 +11,6 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from math import ceil, prod
 from statistics import fmean
 from typing import Any
 
@@ -25,7 +24,7 @@ from radloop.engine.predictor import Prediction, Predictor
 from radloop.engine.risk_predictor import RiskPredictor
 from radloop.engine.risk_score import RiskScore, score_risk
 from radloop.evaluation import metrics
-from radloop.evaluation.lesions import LesionScore, lesion_score
+from radloop.evaluation.lesions import LesionScore, fewest_voxels, lesion_score
 from radloop.recipes.errors import BadInput, NotFound
 from radloop.recipes.recipe import Recipe
 from radloop.recipes.volume import Volume
@@ -206,7 +205,7 @@ def _score(predictor: Predictor, case: Case, surfaces: bool, lesions: bool) -> C
 def _lesions(
     recipe: Recipe, case: Case, answer: Prediction, true: np.ndarray, name: str, spacing: Sequence[float]
 ) -> LesionScore:
-    number, smallest = recipe.labels[name], max(1, ceil(recipe.evaluate.smallest / prod(spacing)))
+    number, smallest = recipe.labels[name], fewest_voxels(recipe.evaluate.smallest, spacing)
     found, theirs = answer.mask == number, true == number
     return lesion_score(case.study, case.patient, found, theirs, answer.probabilities[number], smallest)
 

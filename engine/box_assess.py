@@ -10,6 +10,7 @@ from scipy.cluster.vq import kmeans2
 
 from radloop.engine.box_data import true_boxes
 from radloop.engine.box_predictor import SHOWN, BoxPredictor
+from radloop.engine.region_check import check_picture
 from radloop.evaluation.boxes import SAME, BoxRow, box_f1, hits
 from radloop.evaluation.calibration import Temperature, fit_temperature
 from radloop.recipes.boxes import Box, boxes_of, edges
@@ -173,4 +174,5 @@ def _grid(recipe: Recipe, case: Case) -> tuple[np.ndarray, np.ndarray]:
     shape, affine = read_header(case.channels[0])
     empty = np.broadcast_to(np.zeros(1, np.uint8), (1, *shape))
     grid = Preprocess(recipe).grid(Volume(empty, affine))
+    check_picture(recipe, grid.shape[-1])  # what no network can be asked about has no floor either
     return grid.affine, np.array(grid.shape, float)

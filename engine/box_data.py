@@ -18,9 +18,10 @@ import torch
 from torch.nn import functional
 
 from radloop.engine.prepared import case_digest, each, keep_arrays
+from radloop.engine.region_check import check_picture
 from radloop.networks.topology import patch_shape
 from radloop.recipes.boxes import Box, boxes_of, edges
-from radloop.recipes.errors import BadImage, BadLabel
+from radloop.recipes.errors import BadLabel
 from radloop.recipes.preprocess import Grid, Preprocess
 from radloop.recipes.recipe import Recipe
 from radloop.recipes.volume import Volume
@@ -152,9 +153,7 @@ def framed(recipe: Recipe, volume: Volume) -> tuple[torch.Tensor, Frame]:
     patch = patch_shape(recipe)
     if recipe.dimension == 3:
         return image, Frame(grid, (1.0,) * 3, (0.0,) * 3)
-    if image.shape[-1] > 1:
-        msg = f"the study has {image.shape[-1]} slices; recipe {recipe.name!r} looks at one picture (dimension = 2)"
-        raise BadImage(msg)
+    check_picture(recipe, image.shape[-1])
     picture = image[..., 0]
     sides = np.array(picture.shape[1:]) * grid.spacing[:2]
     size = np.maximum(np.round(sides * (np.array(patch) / sides).min()), 1).astype(int)

@@ -90,7 +90,7 @@ def fit_clinical(recipe: Recipe, truth: np.ndarray, cells: Sequence[Cells], pati
         )
         raise BadInput(msg)
     covariates = Covariates.fitted(recipe.answer.covariates, cells)
-    bounds = bounds_of(event, time, recipe.answer.intervals, recipe.answer.times)
+    bounds = bounds_of(event, time, recipe.answer.intervals)
     base = counted_logits(event, time, bounds)
     if not covariates.names:
         return Clinical(covariates, bounds, base, np.zeros(0), float(time.max()))

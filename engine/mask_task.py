@@ -42,7 +42,7 @@ class MaskTask:
         with training_precision(device):
             logits = network(with_lacking(self._recipe, image))
         loss = deep_dice_ce if self._recipe.network.deep_supervision else dice_ce
-        return loss(logits, label, batch.known.to(device))
+        return loss(logits, label, batch.known.to(device), by_patch=self._recipe.fit.dice == "patch")
 
     def kept(self) -> dict[str, Any]:
         """What is saved beside the weights."""

@@ -164,7 +164,8 @@ def _fit(plan: AnswerPlan) -> list[Entry]:
         Entry(
             "balance",
             fit.balance,
-            '"loss" or "sampler" make rare answers count more, and probabilities too high for them; first try without.',
+            '"loss" or "sampler" make rare answers count more in training; probabilities are shifted back after it. '
+            "First try without.",
         ),
     ]
 

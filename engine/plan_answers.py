@@ -46,7 +46,7 @@ class AnswerPlan:
         full: voxel size in mm that the studies have, or nothing where pictures do not say it.
         budget: seconds that an answer may take.
         path: reading and resampling the largest study.
-        network: seconds of the network.
+        network: seconds of the network, all mirrorings together.
         memory: bytes at the peak of an answer.
         training: what a study takes in training.
         machine: where.
@@ -180,7 +180,7 @@ class AnswerPlanner:
         voxels, channels = math.prod(self._shape), len(recipe.channels)
         memory = _LIBRARIES + voxels * (4.0 * channels + 10.0) + 8.0 * channels * math.prod(recipe.fit.patch)
         full = () if recipe.preprocess.size else rules.full_spacing(self._seen)
-        path, network = self._mini.path(recipe), self._speed.forward(recipe)
+        path, network = self._mini.path(recipe), 2 ** len(recipe.fit.mirror) * self._speed.forward(recipe)
         return AnswerPlan(recipe, full, self._budget, path, network, memory, cost, self._machine)
 
     def _too_slow(self, least: AnswerPlan | None) -> str:

@@ -17,7 +17,7 @@ def hazard_loss(logits: torch.Tensor, truth: torch.Tensor, bounds: np.ndarray) -
         truth: (N, 2) event, 1 or 0, and time; NaN where nobody looked.
         bounds: (K + 1,) of the intervals.
     """
-    logits = logits.float() if logits.dtype == torch.half else logits
+    logits = logits.float() if logits.dtype in (torch.half, torch.bfloat16) else logits
     told = truth.detach().cpu().double().numpy()
     known = ~np.isnan(told).any(axis=1)
     inside, lived = exposure(told[:, 0] == 1, np.where(known, told[:, 1], 1.0), bounds)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from radloop.engine.answer_data import earlier_volumes, region_mask, truth_of
+from radloop.engine.answer_data import earlier_volumes, looked_at, region_mask, truth_of
 from radloop.engine.clinical import Clinical, fit_clinical
 from radloop.engine.risk_predictor import RiskPredictor
 from radloop.evaluation.hazards import known_at, survival, time_lost
@@ -107,8 +107,9 @@ def fit_to(truth: np.ndarray, risks: np.ndarray, times: Sequence[float]) -> floa
 
 def _scored(recipe: Recipe, model: Clinical, case: Case, truth: np.ndarray) -> list[RiskScore]:
     try:
+        looked_at(recipe, case)  # what no network can be asked about has no floor either
         told = told_of(recipe, model.logits(case.answers), model.bounds)
-    except BadInput:
+    except (BadInput, NotFound):
         return []
     near = {recipe.label_names[0]: fit_to(truth, np.array(told.risks), recipe.answer.times)}
     return [RiskScore(case.study, case.patient, bool(truth[0]), float(truth[1]), told, told, near, row=case.row)]

@@ -41,7 +41,7 @@ class RiskTask(AnswerTask):
 
     def loss(self, network: nn.Module, batch: AnswerBatch, augment: Augment, device: torch.device) -> torch.Tensor:
         """Of one batch; a scalar."""
-        logits = self._logits(network, batch, augment, device)
+        logits = self._logits(network, batch, augment, device).float()  # or covariates would count in 16 bits
         rows = np.empty((len(batch.truth), 0)) if batch.extra is None else batch.extra.numpy()
         alone = torch.from_numpy(self._clinical.of_rows(rows)).to(logits)
         return hazard_loss(alone + logits, batch.truth, self._clinical.bounds).mean()

@@ -2,7 +2,8 @@
 
 Boxes are (n, 2 * d) arrays: where they begin along each axis, then where they end. Average precision is COCO's (Lin et
 al., ECCV 2014): 101 points of recall, the best precision from there on. FROC is LUNA16's (Setio et al., 2017): the
-sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false alarms a study, and their mean.
+sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false alarms a study, and their mean; a further box around what a surer one
+has found is neither right nor a false alarm there.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 RESAMPLES = 2000
 _RECALLS = np.linspace(0, 1, 101)
 _MOST_NUMBERS = 4_000_000  # held at once
+_ROUNDING = 1e-10  # of an IoU
 _TOUCH = 0.1  # IoU under which two boxes have nothing to do with each other, in `box_f1`
 
 
@@ -76,7 +78,7 @@ def hits(truth: np.ndarray, found: np.ndarray, threshold: float) -> np.ndarray:
     right = np.zeros(len(found), bool)
     for number in range(len(found)):
         best = int(overlap[:, number].argmax()) if len(truth) else 0
-        if len(truth) and overlap[best, number] >= threshold - 1e-10:
+        if len(truth) and overlap[best, number] >= threshold - _ROUNDING:
             right[number] = True
             overlap[best] = -1.0
     return right
@@ -131,9 +133,9 @@ def patient_weights(rows: Sequence[BoxRow], seed: int) -> np.ndarray:
 
 def froc_curve(rows: Sequence[BoxRow], labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """False alarms a study and sensitivity, from the surest box on; all labels together."""
-    right, _, count = _ordered(rows, labels, None)
+    right, false, _, count = _ordered(rows, labels, None)
     true = max(1.0, float(count.sum()))
-    return np.concatenate([[0], np.cumsum(~right)]) / max(1, len(rows)), np.concatenate([[0], np.cumsum(right)]) / true
+    return np.concatenate([[0], np.cumsum(false)]) / max(1, len(rows)), np.concatenate([[0], np.cumsum(right)]) / true
 
 
 def mean_of(each: Sequence[np.ndarray]) -> np.ndarray | None:
@@ -146,27 +148,29 @@ def mean_of(each: Sequence[np.ndarray]) -> np.ndarray | None:
 
 def precision_recall(rows: Sequence[BoxRow], label: str) -> tuple[np.ndarray, np.ndarray]:
     """Recall and precision of a label at an IoU of .5, from the surest box on."""
-    right, _, count = _ordered(rows, [label], THRESHOLDS[0])
+    right, _, _, count = _ordered(rows, [label], THRESHOLDS[0])
     true = np.cumsum(right)
     return true / max(1.0, float(count.sum())), true / np.arange(1, len(true) + 1)
 
 
 def _ordered(
     rows: Sequence[BoxRow], labels: Sequence[str], threshold: float | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of all boxes, the surest first: whether it is right, and its study; and the true boxes of each study."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of all boxes, the surest first: whether it is right, or around nothing, and its study; the true boxes of each."""
     right: list[np.ndarray] = [np.empty(0, bool)]
+    false: list[np.ndarray] = [np.empty(0, bool)]
     scores: list[np.ndarray] = [np.empty(0)]
     study: list[np.ndarray] = [np.empty(0, int)]
     for number, row in enumerate(rows):
         for name in labels:
             limit = SAME[row.dimension] if threshold is None else threshold
             right.append(hits(row.truth[name], row.found[name], limit))
+            false.append(iou(row.truth[name], row.found[name]).max(axis=0, initial=0.0) < limit - _ROUNDING)
             scores.append(row.scores[name])
             study.append(np.full(len(row.scores[name]), number))
     order = np.argsort(-np.concatenate(scores), kind="mergesort")
     count = np.array([sum(len(row.truth[name]) for name in labels) for row in rows], float)
-    return np.concatenate(right)[order], np.concatenate(study)[order], count
+    return np.concatenate(right)[order], np.concatenate(false)[order], np.concatenate(study)[order], count
 
 
 def average_precision(rows: Sequence[BoxRow], label: str, threshold: float, weights: np.ndarray) -> np.ndarray | None:
@@ -174,7 +178,7 @@ def average_precision(rows: Sequence[BoxRow], label: str, threshold: float, weig
 
     None where no study has a true box of it.
     """
-    right, study, count = _ordered(rows, [label], threshold)
+    right, _, study, count = _ordered(rows, [label], threshold)
     if not count.sum():
         return None
     some = max(1, _MOST_NUMBERS // max(1, len(right)))
@@ -220,7 +224,7 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray | None:
 
 def _froc(rows: Sequence[BoxRow], labels: Sequence[str], weights: np.ndarray) -> dict[str, np.ndarray | None]:
     names = [f"froc.{rate:g}" for rate in RATES]
-    right, study, count = _ordered(rows, labels, None)
+    right, nothing, study, count = _ordered(rows, labels, None)
     if not count.sum():
         return dict.fromkeys(["froc", *names])
     found = np.full((len(weights), len(RATES)), np.nan)
@@ -230,7 +234,7 @@ def _froc(rows: Sequence[BoxRow], labels: Sequence[str], weights: np.ndarray) ->
             continue
         each = weight[study]
         true = np.concatenate([[0.0], np.cumsum(each * right)])
-        false = np.concatenate([[0.0], np.cumsum(each * ~right)])
+        false = np.concatenate([[0.0], np.cumsum(each * nothing)])
         places = np.searchsorted(false, np.array(RATES) * weight.sum(), side="right") - 1
         found[draw] = true[places] / total
     return {"froc": found.mean(axis=1), **dict(zip(names, found.T, strict=True))}

@@ -18,17 +18,18 @@ _LEAST = 1e-3  # of a hazard that is counted: an interval without an event is no
 _GAP = 1e-4  # of the last bound, the shortest interval
 
 
-def bounds_of(event: np.ndarray, time: np.ndarray, intervals: int, times: Sequence[float]) -> np.ndarray:
-    """(intervals + 1,) bounds: quantiles of the times of events, up to the last word of anybody or named time.
+def bounds_of(event: np.ndarray, time: np.ndarray, intervals: int) -> np.ndarray:
+    """(intervals + 1,) bounds: quantiles of the times of events, up to the last word of anybody.
+
+    Not up to a named time beyond that: events would be spread over time that nobody was followed for.
 
     Args:
         event: (n,) bool, at least one holds.
         time: (n,) more than 0.
         intervals: how many.
-        times: named times.
     """
     inner = np.quantile(time[event], np.arange(1, intervals) / intervals) if intervals > 1 else []
-    bounds = np.concatenate([[0.0], inner, [max(time.max(), *times)]])
+    bounds = np.concatenate([[0.0], inner, [time.max()]])
     for number in range(1, len(bounds)):  # events at one and the same time would leave intervals without length
         bounds[number] = max(bounds[number], bounds[number - 1] + _GAP * bounds[-1])
     return bounds

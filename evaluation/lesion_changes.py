@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
-from scipy.spatial import ConvexHull, QhullError
-from scipy.spatial.distance import pdist
+
+from radloop.evaluation.lesion_sizes import longest_diameter
 
 WITHIN = 20.0
 """mm between centres at which lesions that do not overlap may still be the same."""
@@ -26,7 +26,7 @@ class Lesion:
     Attributes:
         number: its value in the components' array, from 1.
         volume_ml: its size.
-        diameter_mm: the longest distance between the centres of two of its voxels, plus one voxel.
+        diameter_mm: the largest in any direction, as `lesion_sizes` measures it.
         centre: (3,) in RAS world mm.
     """
 
@@ -72,21 +72,11 @@ def lesions_of(mask: np.ndarray, affine: np.ndarray) -> Lesions:
     voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
     found = []
     for number, box in enumerate(ndimage.find_objects(components, count), start=1):
-        inside = np.argwhere(components[box] == number) + [side.start for side in box]
-        world = inside @ affine[:3, :3].T + affine[:3, 3]
-        diameter = longest_distance(world) + float(np.linalg.norm(affine[:3, :3], axis=0).min())
-        found.append(Lesion(number, len(inside) * voxel_ml, diameter, world.mean(axis=0)))
+        part = components[box] == number
+        inside = np.argwhere(part) + [side.start for side in box]
+        centre = affine[:3, :3] @ inside.mean(axis=0) + affine[:3, 3]
+        found.append(Lesion(number, len(inside) * voxel_ml, longest_diameter(part, affine), centre))
     return Lesions(components, affine, tuple(found))
-
-
-def longest_distance(points: np.ndarray) -> float:
-    """The longest distance between two of (n, 3) points."""
-    if len(points) > 100:
-        try:
-            points = points[ConvexHull(points).vertices]
-        except QhullError:  # all in one plane or line: compare them two by two
-            points = _corners(points)
-    return float(pdist(points).max()) if len(points) > 1 else 0.0
 
 
 def match(before: Lesions, after: Lesions, within: float = WITHIN) -> list[Change]:
@@ -132,16 +122,3 @@ def _overlaps(before: Lesions, after: Lesions) -> dict[tuple[int, int], int]:
     second = after.components[tuple(nearest[inside].T)]
     pairs, counts = np.unique(np.stack([first, second])[:, second > 0], axis=1, return_counts=True)
     return {(int(one), int(two)): int(count) for one, two, count in zip(*pairs, counts, strict=True)}
-
-
-def _corners(points: np.ndarray) -> np.ndarray:
-    """Of points in a plane or on a line those at the ends of every row along the first two axes."""
-    kept = []
-    for axis in range(3):
-        others = np.delete(points, axis, axis=1).round(4)
-        _, row = np.unique(others, axis=0, return_inverse=True)
-        order = np.lexsort((points[:, axis], row.ravel()))
-        lines = row.ravel()[order]
-        ends = np.r_[True, lines[1:] != lines[:-1]] | np.r_[lines[1:] != lines[:-1], True]
-        kept.append(points[order[ends]])
-    return min(kept, key=len)

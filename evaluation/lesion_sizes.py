@@ -57,6 +57,15 @@ def lesion_sizes(mask: np.ndarray, affine: np.ndarray, most: int | None = None) 
     return [_lesion(parts[boxes[i]] == i + 1, _moved(affine, boxes[i]), upright) for i in order]
 
 
+def longest_diameter(mask: np.ndarray, affine: np.ndarray) -> float:
+    """The largest diameter of one lesion (X, Y, Z) in any direction, mm."""
+    return _longest([_faces(mask, axis) for axis in range(3)], affine[:3, :3])
+
+
+def _longest(faces: list[np.ndarray], linear: np.ndarray) -> float:
+    return _farthest(np.concatenate(faces) @ linear.T)
+
+
 def _moved(affine: np.ndarray, box: tuple[slice, ...]) -> np.ndarray:
     """The affine of a part of the voxels."""
     moved = affine.copy()
@@ -71,7 +80,7 @@ def _lesion(mask: np.ndarray, affine: np.ndarray, upright: int) -> Lesion:
     return Lesion(
         volume_ml=float(mask.sum() * abs(np.linalg.det(linear)) / 1000),
         axial_mm=max(_farthest(points @ linear.T) for points in _by_slice(faces, upright)),
-        longest_mm=_farthest(np.concatenate(faces) @ linear.T),
+        longest_mm=_longest(faces, linear),
         centre=(float(x), float(y), float(z)),
     )
 

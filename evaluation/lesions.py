@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from math import ceil, prod
 
 import numpy as np
 from scipy import ndimage
@@ -21,6 +22,7 @@ from radloop.recipes.errors import BadInput
 MOST_CANDIDATES = 20
 """Of a study; far more than the eight false positives that the FROC curve is read at."""
 _LOWEST = 0.05  # a peak below this is no candidate
+_ROUNDED = 1e-3  # of a voxel
 _FALL = 2.5  # a candidate reaches down to its peak over this
 
 
@@ -78,6 +80,11 @@ def lesion_score(
     counts = Lesions(touches.shape[1], int(touches.any(0).sum()), touches.shape[0], int(touches.any(1).sum()))
     places, scores = candidates(probability, smallest)
     return LesionScore(counts, Candidates(study, patient, scores, overlaps(places, theirs)))
+
+
+def fewest_voxels(volume: float, spacing: Sequence[float]) -> int:
+    """Voxels that a lesion of at least `volume` mm³ has; files round their spacing, which must not cost one."""
+    return max(1, ceil(volume / prod(spacing) - _ROUNDED))
 
 
 def components(mask: np.ndarray, smallest: int = 1) -> np.ndarray:

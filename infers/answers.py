@@ -29,6 +29,7 @@ from radloop.studies.blind import WITHHELD
 from radloop.studies.folder import StudiesFolder
 from radloop.studies.images import mask_extension, read_header, read_study
 from radloop.studies.ledger import Ledger
+from radloop.studies.shown import ShownAnswers
 from radloop.studies.visits import earlier_of
 
 logger = logging.getLogger(__name__)
@@ -168,11 +169,14 @@ class AnswerInfer(InferTask):
         labels = len(self._ledger.current(self.recipe.name).keys() & self._folder.studies().keys())
         return f"no model yet: {labels} of {self.recipe.gate.first_model_after} labels"
 
-    def _remember(self, study: str | None, client: str, version: Version) -> list[str]:
+    def _remember(self, study: str | None, client: str, version: Version, mask: np.ndarray | None = None) -> list[str]:
         if not study:
             return []
         try:
-            self._ledger.record_shown(study, self.recipe.name, client, str(version.number))
+            if mask is None:
+                self._ledger.record_shown(study, self.recipe.name, client, str(version.number))
+            else:  # which may come back among the segments of another recipe
+                ShownAnswers(self._ledger).record(study, self.recipe.name, client, str(version.number), mask)
         except RadloopError as error:
             logger.warning("%s was shown version %d, which is not written down: %s", study, version.number, error)
             return [f"an answer given after this one will count as blind: {error}"]

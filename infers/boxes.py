@@ -67,7 +67,7 @@ class BoxInfer(AnswerInfer):
         mask = framed_boxes(found.shown, names, volume.shape, volume.affine)
         params = self._told(version, {"total": round(time.monotonic() - started, 3)}) | {"label_names": names}
         params |= self._boxes(found)
-        params["warnings"] += self._remember(study or request.get("shown_as"), client, version)
+        params["warnings"] += self._remember(study or request.get("shown_as"), client, version, mask)
         return save_answer(Answer(mask, volume.affine, names, version, {}), extension), params
 
     def _boxes(self, found: BoxPrediction) -> dict[str, Any]:

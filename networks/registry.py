@@ -82,7 +82,8 @@ def build(recipe: Recipe) -> nn.Module:
 
     Masks: `network(image)`, (N, channels, *patch) -> logits (N, 1 + labels, *patch), for any axes that are multiples
     of `min_multiple(recipe)`; in training with `network.deep_supervision` (N, levels, 1 + labels, *patch), the finest
-    first. Boxes: such an image -> what MONAI's detectors take of it, see `radloop.engine.boxes`.
+    first. Boxes: such an image -> what MONAI's detectors take of it, see
+    `radloop.engine.box_detector`.
     Answers about a whole study: `network(image, present, extra)` -> logits (N, outputs).
     There `extra` is (N, `recipe.extras`), or None where that is 0. `image` is (N, inputs, *patch) and `present`
     None; names that begin with `slices_` take (N, inputs, x, y, z) and say in `present` (N, z) which slices are no

@@ -101,6 +101,9 @@ def _answers(recipe: Recipe) -> Iterator[Disagreement]:
         yield Disagreement((("labels",), ("kind",)), text)
     if kind not in STUDY_KINDS and answer != Answer():
         yield Disagreement((("answer",), ("kind",)), f"[answer] is for {', '.join(STUDY_KINDS)}; kind is {kind!r}")
+    if recipe.fit.balance != "none" and kind not in CLASS_KINDS:
+        text = f"fit.balance = {recipe.fit.balance!r} is for classes; leave it out where kind is {kind!r}"
+        yield Disagreement((("fit", "balance"), ("kind",)), text)
     if kind == "multilabel" and answer.column:
         text = f"answer.column = {answer.column!r}; a multilabel recipe has a column of each label's name: leave it out"
         yield Disagreement((("answer", "column"), ("kind",)), text)
@@ -112,9 +115,22 @@ def _answers(recipe: Recipe) -> Iterator[Disagreement]:
     if answer.sequence and answer.region:
         text = "answer.sequence and answer.region cannot be together: earlier visits have no region of their own yet"
         yield Disagreement((("answer", "sequence"), ("answer", "region")), text)
+    truth = _truth(recipe)
+    told = [name for name in answer.covariates if name in truth]
+    if told:
+        text = f"answer.covariates names {told[0]!r}, which is the column of the answer itself; leave it out"
+        yield Disagreement((("answer", "covariates"),), text)
     repeated = [name for name in answer.covariates if answer.covariates.count(name) > 1]
     if repeated:
         yield Disagreement((("answer", "covariates"),), f"answer.covariates names {repeated[0]!r} twice")
+
+
+def _truth(recipe: Recipe) -> tuple[str, ...]:
+    """Columns of `answers.csv` that hold the answer, so that nothing may be told from them."""
+    answer = recipe.answer
+    if recipe.kind == "risk":
+        return answer.event, answer.time
+    return recipe.label_names if recipe.kind == "multilabel" else (answer.column or recipe.name,)
 
 
 def _masks(recipe: Recipe) -> Iterator[Disagreement]:
@@ -130,6 +146,9 @@ def _masks(recipe: Recipe) -> Iterator[Disagreement]:
     if lesions and not is_mask:
         text = f"evaluate.lesions is for segmentation; kind is {recipe.kind!r}: leave it out"
         yield Disagreement((("evaluate", "lesions"), ("kind",)), text)
+    if recipe.evaluate.smallest and not lesions:
+        text = "evaluate.smallest is of lesions, but evaluate.lesions names no label; name those that are lesions"
+        yield Disagreement((("evaluate", "smallest"), ("evaluate", "lesions")), text)
     for name in dict.fromkeys(lesions):
         if name not in recipe.labels or lesions.count(name) > 1:
             text = (
@@ -162,6 +181,3 @@ def _risks(recipe: Recipe) -> Iterator[Disagreement]:
     if not answer.event or not answer.time or answer.event == answer.time:
         text = f"answer.event = {answer.event!r} and answer.time = {answer.time!r} must be two columns of answers.csv"
         yield Disagreement((("answer", "event"), ("answer", "time")), text)
-    if recipe.fit.balance != "none":
-        text = f"fit.balance = {recipe.fit.balance!r} is for classes; leave it out where kind is 'risk'"
-        yield Disagreement((("fit", "balance"), kind), text)

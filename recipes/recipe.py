@@ -118,6 +118,8 @@ class Fit(Part):
         learning_rate: the peak of the schedule.
         foreground: share of patches centred on a labelled voxel.
         mirror: RAS axes (0, 1, 2) that may be mirrored in augmentation; leave out where sides differ.
+        dice: whether a mask's soft Dice in the loss is of all patches of a step together (`batch`) or the mean of each
+            patch's that has the label (`patch`), so that small lesions count as much as large ones.
         ema: decay of the averaged weights that serve.
         channel_dropout: share of the patches in which an optional channel is taken away, each channel for itself.
         balance: how rare classes are made up for: `loss` weighs them, `sampler` draws them more often, `none` does not.
@@ -131,6 +133,7 @@ class Fit(Part):
     learning_rate: float = Field(default=1e-3, gt=0)
     foreground: float = Field(default=0.5, ge=0, le=1)
     mirror: tuple[int, ...] = ()
+    dice: Literal["batch", "patch"] = "batch"
     ema: float = Field(default=0.99, ge=0, lt=1)
     channel_dropout: float = Field(default=0.25, ge=0, le=1)
     balance: Literal["none", "loss", "sampler"] = "none"

@@ -9,7 +9,7 @@ from pathlib import Path
 from radloop.recipes.errors import Conflict, RadloopError
 from radloop.recipes.recipe import STUDY_KINDS, Recipe
 from radloop.studies.answer_rows import keep_answer, keep_boxes
-from radloop.studies.answers import fit_answer, is_answer
+from radloop.studies.answers import fit_answer, is_answer, mask_recipes
 from radloop.studies.box_files import fit_boxes
 from radloop.studies.box_masks import mask_boxes
 from radloop.studies.fitting import Fitted, LabelInfo, fit_mask
@@ -103,7 +103,7 @@ def accept_label(
         said = _said_before(folder, ledger, study, recipe, author, fitted)
         doubt = "" if said else _doubt(champion_found, study.id)
         state, note = ("held", note or doubt) if doubt else (state, note)
-    recipes = [recipe, *(r for r in others if r.name != recipe.name)]
+    recipes = mask_recipes([recipe, *(r for r in others if r.name != recipe.name)])
     rescue(folder, ledger, recipes, study)
     row = _confirmed(ledger, said) if said and said.state == "held" else None
     if row is None:

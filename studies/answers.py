@@ -43,6 +43,12 @@ def mask_recipes(recipes: Iterable[Recipe]) -> list[Recipe]:
     return [recipe for recipe in recipes if recipe.kind not in JSON_KINDS]
 
 
+def drawn_recipes(recipes: Iterable[Recipe]) -> list[Recipe]:
+    """Those of the recipes that a reader may answer by drawing a mask: first those of masks, then those of boxes."""
+    recipes = list(recipes)
+    return [*mask_recipes(recipes), *(recipe for recipe in recipes if recipe.kind == "detection")]
+
+
 def write_answer(path: Path, kind: str, answer: Said) -> None:
     """Writes an answer file.
 

@@ -8,9 +8,10 @@ import numpy as np
 from scipy import ndimage
 
 from radloop.recipes.boxes import Box, boxes_of
+from radloop.recipes.errors import BadLabel
 
 MOST = 200
-"""The most boxes that are made of one label of a mask, the largest of its parts."""
+"""The most boxes that are made of one label of a mask; of a model's the largest parts, a reader's is refused."""
 
 
 def mask_boxes(mask: np.ndarray, labels: Mapping[str, int], affine: np.ndarray) -> list[Box]:
@@ -20,10 +21,17 @@ def mask_boxes(mask: np.ndarray, labels: Mapping[str, int], affine: np.ndarray) 
         mask: (X, Y, Z) ids.
         labels: name -> id.
         affine: 4x4, its voxels -> RAS world in mm.
+
+    Raises:
+        BadLabel: a label has more parts than become boxes.
     """
     found = []
     for name, number in labels.items():
-        places, _, _ = part_ends(mask == number)
+        places, _, parts = part_ends(mask == number)
+        if (count := int(parts.max(initial=0))) > MOST:
+            msg = f"{name!r} is drawn in {count} separate parts, of which at most {MOST} become boxes; "
+            msg += "take specks away, or send a JSON file of boxes"
+            raise BadLabel(msg)
         found += boxes_of(places, [name] * len(places), affine)
     return found
 

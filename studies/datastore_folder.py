@@ -18,7 +18,7 @@ from monailabel.interfaces.datastore import Datastore
 from radloop.recipes.errors import BadLabel, Conflict, NoSpace
 from radloop.recipes.recipe import JSON_KINDS, Recipe
 from radloop.studies.accept import accept_label, sync_view
-from radloop.studies.answers import ENDING, is_answer, mask_recipes
+from radloop.studies.answers import ENDING, drawn_recipes, is_answer, mask_recipes
 from radloop.studies.archive import write_archive
 from radloop.studies.blind import BlindReading
 from radloop.studies.display import display_file
@@ -319,7 +319,7 @@ class FolderDatastore(Datastore):
         shown = {r.name: seen[r.kind in JSON_KINDS](study.id, r.name, author) for r in self.recipes}
         made_for = self._shown.made_for(study.id, author)
         chosen = recipes_of(upload, names, self.recipes, info.get("model"), shown, made_for)
-        others = {r.name: [o for o in mask_recipes(self.recipes) if o.name != r.name] for r in chosen}
+        others = {r.name: [o for o in drawn_recipes(self.recipes) if o.name != r.name] for r in chosen}
         if len(chosen) > 1:  # none is kept unless all fit
             masks = [(r, fit_mask(study, r, upload, names, others[r.name]).mask) for r in chosen]
             chosen = self._shown.drawn(study.id, author, masks, made_for)
@@ -347,7 +347,8 @@ class FolderDatastore(Datastore):
         if is_answer(upload) or recipe not in masks:
             msg = f"a label of tag {ORIGINAL!r} is a mask; recipe {recipe.name} is of kind {recipe.kind}: send a mask"
             raise BadLabel(msg)
-        note = self.proposals.save(image_id, recipe, upload, names, [r for r in masks if r.name != recipe.name])
+        others = [r for r in drawn_recipes(self.recipes) if r.name != recipe.name]
+        note = self.proposals.save(image_id, recipe, upload, names, others)
         params = info.get("params") or {}
         self._info.update(f"labels-{ORIGINAL}", image_id, {"model": recipe.name, "params": params, "note": note})
 

@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from radloop.recipes.boxes import Box
 from radloop.recipes.errors import BadInput, Conflict, RadloopError
 from radloop.recipes.recipe import JSON_KINDS, Recipe
 from radloop.recipes.volume import Volume
@@ -135,7 +136,7 @@ class _Export:
     def _write(self, study: Study, row: LabelRow, side: Side) -> None:
         volume = read_study(study.first_channels(len(self.recipe.channels)), self.recipe.may_lack)
         mask = self._mask(row, volume) if self.takes_masks else None
-        boxes = read_boxes(self.ledger.content(row), self.recipe) if self.recipe.kind == "detection" else None
+        boxes = self._boxes(row) if self.recipe.kind == "detection" else None
         if mask is None and boxes is None:
             self.cells[study.id] = cells_of(self.recipe, self.ledger.content(row))
         images, labels = self._folders(side)
@@ -149,12 +150,19 @@ class _Export:
             ending = mask_extension(study.channels[0]) if self.form == "folder" else ".nii.gz"
             write_mask(labels / f"{study.id}{ending}", mask.array[0], volume.affine)
 
-    def _mask(self, row: LabelRow, volume: Volume) -> Volume:
+    def _boxes(self, row: LabelRow) -> list[Box]:
+        self._speaks_for_all(row)
+        return read_boxes(self.ledger.content(row), self.recipe)
+
+    def _speaks_for_all(self, row: LabelRow) -> None:
+        """Refuses what would say of something that nobody looked at that it is not there."""
         silent = [name for name in self.recipe.label_names if name not in row.names]
         if silent:
-            # a voxel that nobody looked at would become background
             msg = f"its label speaks only for {', '.join(row.names) or 'nothing'}, not for {', '.join(silent)}"
             raise BadInput(msg)
+
+    def _mask(self, row: LabelRow, volume: Volume) -> Volume:
+        self._speaks_for_all(row)
         mask = renumbered(read_mask(self.ledger.content(row, self.folder.final_dir)), row.ids, self.recipe.labels)
         if not same_place(mask, volume):
             msg = f"its label has {describe(mask)}, its image {describe(volume)}"

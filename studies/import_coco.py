@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from radloop.recipes.boxes import Box, boxes_of
-from radloop.recipes.errors import BadInput
+from radloop.recipes.errors import BadInput, BadLabel
 from radloop.studies.folder import read_answers, split_ending
 from radloop.studies.incoming import CopiedFile, Incoming, Source
 
@@ -48,13 +48,24 @@ def read_coco_source(src: Path) -> Source:
         study = split_ending(path.name)[0]
         boxes = from_pixels(by_image.get(number, []))
         studies.append(Incoming(study, name, (CopiedFile(path),), answers=answers.get(study, {}), boxes=boxes))
+    excluded += [
+        (f"boxes of image {one}", f"no image of {ANNOTATIONS} has this id") for one in by_image.keys() - files.keys()
+    ]
     return Source(studies, excluded, accounted=[src / ANNOTATIONS])
 
 
 def from_pixels(rows: Sequence[tuple[str, Sequence[float]]]) -> Callable[[np.ndarray], list[Box]]:
-    """What makes boxes of labels and x, y, width, height in pixels, once the picture's affine is known."""
+    """What makes boxes of labels and x, y, width, height in pixels, once the picture's affine is known.
+
+    It raises `BadLabel` for a box without width or height.
+    """
 
     def made(affine: np.ndarray) -> list[Box]:
+        for label, (x, y, width, height) in rows:
+            if not np.isfinite((x, y, width, height)).all() or width <= 0 or height <= 0:
+                msg = f"its box of {label!r} has bbox {[x, y, width, height]}; write [x, y, width, height] in pixels, "
+                msg += "width and height above 0"
+                raise BadLabel(msg)
         ends = [(x, y, 0.0, x + width, y + height, 1.0) for _, (x, y, width, height) in rows]
         return boxes_of(np.array(ends).reshape(-1, 6), [label for label, _ in rows], affine)
 

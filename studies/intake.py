@@ -75,7 +75,7 @@ def sync_view(folder: StudiesFolder, ledger: Ledger, recipes: Sequence[Recipe]) 
     intake = Intake(folder, ledger, masks)
     with _one_at_a_time(ledger):
         problems = [Problem(file, reason) for file, reason in mend(ledger, folder.final_dir, intake.view.path)]
-        problems += intake.take_all()
+        problems += intake.take_all() if masks else []  # nobody asks for masks: those there wait for a recipe that does
         problems += [Problem(file, reason) for file, reason in take_cells(folder, ledger, recipes)]
         problems += [Problem(file, reason) for file, reason in take_box_files(folder, ledger, recipes)]
         shown = newest(ledger, masks)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from radloop.recipes.errors import BadInput, BadLabel, NotFound, closest
 from radloop.recipes.recipe import JSON_KINDS, Recipe
-from radloop.studies.answers import is_answer, mask_recipes
+from radloop.studies.answers import drawn_recipes, is_answer
 from radloop.studies.files import writing
 from radloop.studies.fitting import LabelInfo, ids_in, name_values
 from radloop.studies.folder import split_ending, valid_id
@@ -118,9 +118,9 @@ def served(recipes: Sequence[Recipe], name: str) -> Recipe:
 
 
 def _taking(file: Path, recipes: Sequence[Recipe]) -> list[Recipe]:
-    """The recipes that take such a file: of an answer exactly one, of a mask one at least."""
+    """The recipes that take such a file: of an answer exactly one, of a mask one at least, those of boxes last."""
     answer = is_answer(file)
-    found = [r for r in recipes if r.kind in JSON_KINDS] if answer else mask_recipes(recipes)
+    found = [r for r in recipes if r.kind in JSON_KINDS] if answer else drawn_recipes(recipes)
     if not found:
         known = ", ".join(f"{r.name} ({r.kind})" for r in recipes)
         msg = f"{file.name} is {'an answer' if answer else 'a mask'}, which no recipe served takes; served: {known}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 
-from radloop.recipes.recipe import Recipe
+from radloop.recipes.recipe import Recipe, Unit
 from radloop.studies.folder import StudiesFolder, Study
 from radloop.studies.outcomes import DAYS
 
@@ -26,12 +26,14 @@ class Earlier:
     Attributes:
         study: its id.
         channels: as many as the recipe names.
-        gap: time from it to the asked one, in the recipe's unit; more than 0.
+        gap: time from it to the asked one; more than 0.
+        unit: of the gap, the recipe's.
     """
 
     study: str
     channels: tuple[Path, ...]
     gap: float
+    unit: Unit
 
 
 class Visits:
@@ -61,7 +63,7 @@ class Visits:
             return ()
         length, count = DAYS[recipe.answer.unit], len(recipe.channels)
         found = [
-            Earlier(one.id, one.first_channels(count), (now - then).days / length)
+            Earlier(one.id, one.first_channels(count), (now - then).days / length, recipe.answer.unit)
             for then, one in self._dated[study.patient]
             if then < now
         ]

@@ -20,8 +20,11 @@ from starlette.testclient import TestClient
 from radloop.apps.app import RadloopApp
 from radloop.apps.asgi import app
 from radloop.apps.cli import main
+from radloop.recipes.load import load_recipe
 from radloop.registry.registry import Registry
 from radloop.studies.home import Home
+from radloop.studies.ledger import Ledger
+from radloop.studies.shown import ShownAnswers
 
 BOXES = """
 name = "blocks"
@@ -170,7 +173,7 @@ def send(client: TestClient, study: str, name: str, content: bytes, **params: ob
     )
 
 
-def test_a_viewer_is_shown_frames_and_told_the_boxes_which_it_may_send_back(client: TestClient) -> None:
+def test_a_viewer_is_shown_frames_and_told_the_boxes_which_it_may_send_back(client: TestClient, loop: Path) -> None:
     study = f"s{STUDIES - 1:02d}"
     params, mask = ask(client, study)
     assert mask.shape == (60, 44, 1)
@@ -185,6 +188,9 @@ def test_a_viewer_is_shown_frames_and_told_the_boxes_which_it_may_send_back(clie
     (label,) = client.get("/datastore/label/info", params=asked).json()["labels"]
     assert label["shown_version"] == "1"
     assert len(label["answer"]) == len(params["boxes"])
+    home = Home.find(loop)
+    asked_for = ShownAnswers(Ledger(home))
+    assert asked_for.is_unchanged(study, load_recipe("blocks", home.path), "r", mask), "or as a segment among others"
 
 
 def test_wrong_boxes_are_refused_with_what_to_write(client: TestClient) -> None:

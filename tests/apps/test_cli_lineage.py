@@ -11,6 +11,7 @@ import pytest
 
 from radloop.apps.cli import main
 from radloop.recipes.load import load_recipe
+from radloop.recipes.recipe import Recipe
 from radloop.registry.registry import Registry
 from radloop.studies.accept import accept_label
 from radloop.studies.folder import StudiesFolder
@@ -149,3 +150,15 @@ def test_with_train_a_version_from_other_weights_follows(place: Path, capsys: py
     assert newest.number == 4
     assert newest.manifest["started_from"] is None
     assert not {1} & set(newest.manifest["labels"])
+
+
+def test_an_outcome_is_said_with_its_time(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    life = Recipe(name="life", kind="risk", labels={"death": 1}, answer={"times": [365]})
+    folder, ledger = StudiesFolder(place), Ledger(Home.find(place))
+    for study, event in (("a", True), ("b", False)):
+        told = {"format": 1, "kind": "risk", "event": event, "time": 412, "unit": "days"}
+        (tmp_path / "o.json").write_text(json.dumps(told))
+        row = accept_label(folder, ledger, life, study, tmp_path / "o.json", author="Ada")
+        assert _run(place, "labels", "show", str(row.id)) == 0
+        words = "event at 412 days" if event else "no event until 412 days"
+        assert f"says {words}" in capsys.readouterr().out

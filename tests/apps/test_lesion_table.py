@@ -47,7 +47,7 @@ def test_a_lesion_keeps_its_number_from_study_to_study(studies: Path, tmp_path: 
     mask(out, "a2", (20, 20), (33, 2), size=6)
     mask(out, "a3", (33, 2), size=5)
     mask(out, "b1", (2, 2))
-    assert write_changes(StudiesFolder(studies), RECIPE, out) == 1
+    assert write_changes(StudiesFolder(studies), RECIPE, out, {"a1", "a2", "a3", "b1"}) == 1
     with (out / "changes.csv").open() as file:
         rows = list(csv.DictReader(file))
     told = [(r["earlier"], r["later"], r["days"], r["lesion"], r["matched"], r["volume_change_ml"]) for r in rows]
@@ -59,7 +59,7 @@ def test_a_lesion_keeps_its_number_from_study_to_study(studies: Path, tmp_path: 
         ("a2", "a3", "60", "3", "overlap", "-0.033"),
     ]
     assert {row["patient"] for row in rows} == {"anna"}
-    assert float(rows[1]["diameter_mm_later"]) == pytest.approx(np.sqrt(25 + 25 + 4) + 1, abs=1e-3)
+    assert float(rows[1]["diameter_mm_later"]) == pytest.approx(np.sqrt(36 + 25 + 4), abs=1e-3)
     assert float(rows[1]["diameter_change_mm"]) > 0
 
 
@@ -76,3 +76,24 @@ def test_predict_writes_it_where_a_patient_has_several_dated_studies(
     (studies / "answers.csv").unlink()
     assert main(words) == 0
     assert not (out / "changes.csv").exists(), "no patient has two dated studies any more"
+
+
+def test_a_table_that_is_no_answer_stays_and_a_study_that_failed_is_not_in_it(
+    studies: Path, tmp_path: Path, kit: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, out = tmp_path / "home", tmp_path / "out"
+    (Home(home).recipes / "tiny.toml").write_text(kit.tiny)
+    kit.publish(home, "tiny")
+    words = ["predict", "tiny", "--studies", str(studies), "--home", str(home), "--out", str(out)]
+    out.mkdir()
+    (out / "changes.csv").write_text("mine")
+    assert main(words) != 0
+    assert (out / "changes.csv").read_text() == "mine"
+    assert "changes.csv is there and no results.csv says that it is an answer" in capsys.readouterr().err
+    (out / "changes.csv").unlink()
+    assert main(words) == 0
+    (studies / "a2.nii.gz").write_bytes(b"cut short")
+    assert main(words) == 1
+    assert (out / "a2.nii.gz").is_file(), "the mask of before"
+    with (out / "changes.csv").open() as file:
+        assert {(row["earlier"], row["later"]) for row in csv.DictReader(file)} <= {("a1", "a3")}

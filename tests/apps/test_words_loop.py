@@ -31,6 +31,7 @@ from radloop.recipes.volume import Volume
 from radloop.registry.registry import Registry
 from radloop.studies.home import Home
 from radloop.studies.images import read_study
+from radloop.studies.ledger import Ledger
 
 WORDS = """
 name = "shade"
@@ -116,6 +117,30 @@ def test_evaluate_writes_figures_report_and_table(
         rows = list(csv.DictReader(file))
     assert len(rows) == figures["n"]
     assert {"truth", "answer", "p.dark", "p.bright"} <= set(rows[0])
+
+
+def test_an_outside_set_is_measured_by_its_own_table_and_stays_as_it_is(
+    loop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outside, home, out = tmp_path / "elsewhere", loop / ".radloop", tmp_path / "outside.json"
+    outside.mkdir()
+    for number in range(6):
+        (outside / f"s{number:02d}.nii.gz").write_bytes((loop / f"s{number:02d}.nii.gz").read_bytes())
+    table = "image,patient,shade\n" + "".join(f"s{n:02d},q{n},{'bright' if n % 2 else 'dark'}\n" for n in range(5))
+    (outside / "answers.csv").write_text(table)
+    listed = tmp_path / "ids.txt"
+    listed.write_text("".join(f"s{n:02d}\n" for n in range(5)))
+    before, rows = {p: p.read_bytes() for p in outside.rglob("*") if p.is_file()}, Ledger(Home.find(loop)).last_row()
+    words = ["evaluate", "shade", "--studies", str(outside), "--home", str(home), "--images", str(listed)]
+    assert main([*words, "--json", str(out)]) == 0
+    assert "an outside set: labels are in its answers.csv" in capsys.readouterr().out
+    figures = json.loads(out.read_text())
+    assert (figures["n"], figures["patients"]) == (5, 5)
+    assert {p: p.read_bytes() for p in outside.rglob("*") if p.is_file()} == before
+    assert Ledger(Home.find(loop)).last_row() == rows
+    listed.write_text("s05\n")
+    assert main(words) == 1
+    assert "s05 has no answer in answers.csv" in capsys.readouterr().err
 
 
 def test_a_fold_is_measured_on_patients_it_neither_learned_nor_scaled_by(loop: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -15,14 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from radloop.engine.answer_baseline import answer_baseline
-from radloop.engine.answer_data import AnswerSource, cut, input_of, prepare_answers
+from radloop.engine.answer_data import AnswerSource, cut, input_of, prepare_answers, stack
 from radloop.engine.answer_predictor import AnswerPredictor
+from radloop.engine.answer_task import AnswerTask
 from radloop.engine.assess import assess, closeness, label_scores, patient_scores
+from radloop.engine.augment import Augment
 from radloop.engine.covariates import Covariates
 from radloop.engine.fit import fit
 from radloop.engine.losses import answer_loss
 from radloop.engine.train import train_version
-from radloop.networks.registry import names
+from radloop.engine.weights import save_weights
+from radloop.networks.registry import build, names
 from radloop.recipes.errors import BadImage, BadInput, BadLabel, Conflict
 from radloop.recipes.recipe import Recipe
 from radloop.recipes.volume import Volume
@@ -219,6 +223,14 @@ def test_what_cannot_be_learned_from_is_said(make_study: MakeStudy, tmp_path: Pa
         fit(told, [make_study(0, age="old"), make_study(1)], tmp_path, cache=tmp_path / "c", epochs=1, threads=1)
 
 
+@pytest.mark.parametrize("kind", ["classification", "ordinal"])
+def test_an_answer_that_no_study_gives_is_named(kind: str, make_study: MakeStudy, tmp_path: Path) -> None:
+    cases = [make_study(number) for number in range(4)]
+    recipe = recipe_of(kind, labels={"dark": 1, "bright": 2, "striped": 3})
+    with pytest.raises(BadInput, match="none says 'striped'"):
+        fit(recipe, cases, tmp_path, cache=tmp_path / "c", epochs=1, threads=1)
+
+
 def test_without_any_label_it_is_said_where_answers_go(tmp_path: Path) -> None:
     (tmp_path / "studies").mkdir()
     with pytest.raises(Conflict, match=r"or fill 'diagnosis' in answers\.csv"):
@@ -297,3 +309,39 @@ def test_the_floor_is_what_covariates_and_size_tell(make_study: MakeStudy) -> No
     told = answer_baseline(recipe_of(answer={"covariates": ["age"]}), cases[:6], cases[6:])
     assert np.mean(list(patient_scores(told).values())) > 0.9
     assert set(label_scores(told)) == {"dark", "bright"}
+
+
+def test_what_no_network_can_be_asked_about_has_no_floor(make_study: MakeStudy, tmp_path: Path) -> None:
+    """Else a gate would take it for a study that a version has no answer for."""
+    cases = [make_study(number) for number in range(10)]
+    recipe = recipe_of(answer={"region": "block", "per": "lesion"})
+    mask = nib.load(cases[6].region)
+    for number, array in ((6, np.zeros(mask.shape)), (7, np.indices(mask.shape)[0] % 4 == 0)):
+        nib.save(nib.Nifti1Image(array.astype(np.uint8), np.eye(4)), cases[number].region)
+    cases[8].channels[0].unlink()
+    held_out = [*cases[6:9], replace(cases[9], region=None), make_study(10)]
+    assert [score.study for score in answer_baseline(recipe, cases[:6], held_out)] == ["s10"]
+    torch.manual_seed(0)
+    save_weights(build(recipe), tmp_path / "model.pt", {})
+    found = assess(AnswerPredictor(recipe, tmp_path / "model.pt"), held_out)
+    assert [score.study for score in found.scores] == ["s10"]
+    flat = recipe_of(dimension=2, fit={"patch": [16, 16]})
+    pictures = [make_study(number, shape=(20, 18, 1)) for number in range(20, 26)]
+    assert [score.study for score in answer_baseline(flat, pictures[:5], [held_out[0], pictures[5]])] == ["s25"]
+
+
+def test_random_changes_move_no_padding_among_the_slices() -> None:
+    recipe = recipe_of(network="slices_pool", fit={"patch": [16, 16, 32], "mirror": [2]})
+    images = [np.full((1, 16, 16, count), 10.0) for count in (3, 12)]
+    batch = stack(recipe, images, [np.array([1.0, 0.0])] * 2)
+    augment = Augment(recipe, torch.Generator().manual_seed(0))
+    seen = []
+
+    class Looks(torch.nn.Module):
+        def forward(self, image: torch.Tensor, present: torch.Tensor, extra: None) -> torch.Tensor:
+            seen.append((image[:, 0, 8, 8] > 5, present))  # noise is less than that
+            return torch.zeros(len(image), 2)
+
+    for _ in range(20):
+        AnswerTask(recipe).loss(Looks(), batch, augment, torch.device("cpu"))
+    assert all(torch.equal(bright, present) for bright, present in seen)

@@ -255,3 +255,11 @@ def test_the_parts_of_a_mask_have_boxes_with_their_mean_probability() -> None:
     assert [box.score for box in found] == pytest.approx([0.9, 0.6])
     np.testing.assert_allclose(edges(found, np.eye(4)), [[1, 1, 1, 4, 4, 3], [8, 8, 0, 10, 10, 4]])
     assert probable_boxes(1 - p, {"lesion": 1}, np.eye(4))[0].size == (12, 12, 4)
+
+
+def test_a_study_of_slices_among_pictures_has_no_floor(make_study: MakeStudy, tmp_path: Path) -> None:
+    """Else a gate would take it for a study that a version has no answer for."""
+    cases = [make_study(number) for number in range(5)]
+    volume = make_study(6, 3)
+    found = baseline_cases(recipe_of(), cases[:4], [cases[4], volume])
+    assert [score.study for score in found] == [cases[4].study]

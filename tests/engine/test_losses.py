@@ -61,3 +61,29 @@ def test_each_coarser_level_counts_half_as_much() -> None:
         levels = [wrong if number == level else right for number in range(3)]
         found = deep_dice_ce(torch.stack(levels, 1), label, EVERY)
         assert found.item() == pytest.approx(share * cost.item(), abs=1e-3)
+
+
+def test_by_patch_a_small_lesion_counts_as_much_as_a_large_one() -> None:
+    label = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    label[0, 2, 2], label[1, :4] = 1, 1  # one voxel, half a patch, none
+    known = torch.tensor([[True, True, False, False]]).repeat(3, 1)
+    shrunk = label.clone()
+    shrunk[0] = 0
+    missed = {by: dice_ce(logits_of(shrunk), label, known, by_patch=by).item() for by in (False, True)}
+    assert missed[True] > missed[False] + 0.1
+    assert dice_ce(logits_of(label), label, known, by_patch=True) < 1e-2
+    # where no patch has the label only cross-entropy is left, and nothing is NaN
+    none = torch.zeros_like(label)
+    logits = torch.zeros(3, 4, 8, 8, requires_grad=True)
+    dice_ce(logits, none, known, by_patch=True).backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    assert logits.grad[:, 0].max() < 0
+
+
+def test_by_patch_what_nobody_looked_at_is_not_trained() -> None:
+    label = torch.tensor([[[0, 1], [2, 0]]], dtype=torch.uint8)
+    known = torch.tensor([[True, True, True, False]])
+    background, unseen = (logits_of(torch.tensor([[[0, 1], [2, last]]])) for last in (0, 3))
+    one, other = (dice_ce(logits, label, known, by_patch=True) for logits in (background, unseen))
+    assert torch.allclose(one, other, atol=1e-6)

@@ -11,12 +11,15 @@ import pytest
 from PIL import Image
 
 from radloop.engine.plan import plan_recipe
+from radloop.engine.plan_answers import AnswerPlanner
+from radloop.engine.speed import this_machine
 from radloop.networks.registry import build
 from radloop.recipes.errors import BadInput
 from radloop.recipes.load import parse_recipe
 from radloop.recipes.recipe import Recipe
 from radloop.studies.answer_look import look_at_answers
 from radloop.studies.answer_rows import take_cells
+from radloop.studies.fingerprint import fingerprint
 from radloop.studies.folder import StudiesFolder
 from radloop.studies.home import Home
 from radloop.studies.ledger import Ledger
@@ -159,3 +162,11 @@ def test_a_constant_finding_is_told_and_all_yes_or_no_columns_are_found(volumes:
 def test_wrong_wishes_are_refused(volumes: StudiesFolder, how: dict, match: str) -> None:
     with pytest.raises(BadInput, match=match):
         plan_recipe(volumes, device="cpu", **how)
+
+
+def test_every_mirroring_that_an_answer_is_the_mean_of_takes_its_time(volumes: StudiesFolder) -> None:
+    look = look_at_answers(volumes, "mass", "multilabel")
+    planner = AnswerPlanner(fingerprint(volumes), look, 60.0, this_machine("cpu"), lambda _: None)
+    plan = planner.plan("mass")
+    assert plan.recipe.fit.mirror == (0,)
+    assert plan.network == 2 * planner._speed.forward(plan.recipe)  # measured once, so the same to the last bit

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 
+from radloop.engine.answer_task import class_weights
 from radloop.engine.losses import answer_loss
 from radloop.engine.prior import as_seen_in_life, overseen
 from radloop.evaluation.class_answers import probabilities
-from radloop.recipes.recipe import Kind
+from radloop.recipes.recipe import Fit, Kind, Recipe
 
 TRUTH = {
     "classification": np.eye(3)[[0] * 80 + [1] * 15 + [2] * 5],
@@ -19,8 +23,6 @@ TRUTH = {
 
 def constant(kind: Kind, truth: np.ndarray, chances: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
     """(1, outputs) logits, the same for every study, of least loss in a balanced training."""
-    import torch
-
     width = truth.shape[1] - (kind == "ordinal")
     logits = torch.zeros(1, width, dtype=torch.double, requires_grad=True)
     search = torch.optim.LBFGS([logits], max_iter=300, line_search_fn="strong_wolfe")
@@ -46,7 +48,8 @@ def constant(kind: Kind, truth: np.ndarray, chances: np.ndarray, weights: np.nda
         ("classification", "sampler"),
         ("multilabel", "loss"),
         ("multilabel", "sampler"),
-        ("ordinal", "sampler"),  # grades are not weighed in the loss
+        ("ordinal", "loss"),
+        ("ordinal", "sampler"),
     ],
 )
 def test_what_is_learned_of_nothing_is_how_often_each_answer_was_given(kind: Kind, how: str) -> None:
@@ -61,6 +64,23 @@ def test_what_is_learned_of_nothing_is_how_often_each_answer_was_given(kind: Kin
     assert abs(probabilities(raw, kind)[0] - real).max() > 0.05, "balancing changes it"
     shift = overseen(kind, truth, chances if how == "sampler" else None, weights)
     np.testing.assert_allclose(probabilities(as_seen_in_life(kind, raw, shift), kind)[0], real, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["classification", "ordinal"])
+def test_a_rare_answer_weighs_the_same_in_a_batch_of_one(kind: Kind) -> None:
+    torch.manual_seed(0)
+    truth, weights = torch.from_numpy(np.eye(3)[[0, 0, 1, 2]]), torch.tensor([0.5, 2.0, 4.0])
+    logits = torch.randn(4, 3 - (kind == "ordinal"), dtype=torch.double)
+    alone = [answer_loss(kind, logits[n : n + 1], truth[n : n + 1], weights) for n in range(4)]
+    torch.testing.assert_close(answer_loss(kind, logits, truth, weights), torch.stack(alone).mean())
+    plain = answer_loss(kind, logits[3:], truth[3:], None)
+    torch.testing.assert_close(alone[3], 4 * plain)
+
+
+def test_a_finding_that_all_have_is_learned_all_the_same() -> None:
+    recipe = Recipe(name="q", kind="multilabel", labels={"always": 1, "rare": 2}, fit=Fit(balance="loss"))
+    cases = [SimpleNamespace(truth=np.array([1.0, number == 0], np.float32)) for number in range(4)]
+    assert class_weights(recipe, cases).tolist() == [1.0, 3.0]
 
 
 def test_a_label_never_seen_is_left_where_it_is() -> None:

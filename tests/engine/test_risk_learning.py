@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from radloop.engine.answer_data import prepare_answers
 from radloop.engine.assess import assess, patient_scores
+from radloop.engine.augment import Augment
 from radloop.engine.baseline import baseline_cases
 from radloop.engine.calibrate import calibrate
 from radloop.engine.clinical import fit_clinical
@@ -20,6 +22,7 @@ from radloop.engine.fit import fit
 from radloop.engine.risk_loss import hazard_loss
 from radloop.engine.risk_predictor import RiskPredictor
 from radloop.engine.risk_score import fit_to
+from radloop.engine.risk_task import RiskTask
 from radloop.engine.train import train_version
 from radloop.evaluation.hazards import bounds_of, counted_logits, survival
 from radloop.networks.registry import build, names
@@ -89,6 +92,34 @@ def test_without_covariates_the_clinical_model_is_kaplan_meier():
     assert abs(survival(model.logits({})[None], model.bounds, at)[0] - alive).max() < 0.02
 
 
+def test_the_loss_has_32_bits_where_the_network_has_16(make_study: MakeStudy, tmp_path: Path) -> None:
+    recipe = recipe_of(covariates=("age",))
+    cases = prepare_answers(recipe, [make_study(n, age=str(30 + n)) for n in range(6)], tmp_path / "cache").ready
+    found = []
+    for bits in (torch.float32, torch.bfloat16):
+
+        class Silent(torch.nn.Module):
+            def forward(self, image: torch.Tensor, *_: object, bits: torch.dtype = bits) -> torch.Tensor:
+                return torch.zeros(len(image), recipe.outputs, dtype=bits)
+
+        task, augment = RiskTask(recipe), Augment(recipe, torch.Generator().manual_seed(0))
+        batch = task.source(cases, seed=0).next()
+        found.append(task.loss(Silent(), batch, augment, torch.device("cpu")))
+    assert found[1].dtype == torch.float32
+    torch.testing.assert_close(*found)
+
+
+def test_a_named_time_that_nobody_was_followed_for_changes_no_other_risk():
+    rng = np.random.default_rng(0)
+    came, lost = rng.exponential(800, 300), rng.uniform(100, 400, 300)
+    truth = np.stack([came <= lost, np.minimum(came, lost)], axis=1)
+    told = []
+    for times in ([365], [365, 3650]):
+        model = fit_clinical(recipe_of(answer={"times": times}), truth, [{}] * 300, [str(n) for n in range(300)])
+        told.append(survival(model.logits({})[None], model.bounds, [365])[0, 0])
+    assert told[0] == told[1] == pytest.approx(np.exp(-365 / 800), abs=0.06)
+
+
 def test_the_clinical_model_finds_the_covariate_that_counts():
     rng = np.random.default_rng(0)
     cells = [{"age": f"{rng.uniform(20, 80):.1f}", "noise": f"{rng.normal():.2f}"} for _ in range(120)]
@@ -105,10 +136,11 @@ def test_the_clinical_model_finds_the_covariate_that_counts():
 @pytest.mark.parametrize("events", [1, 2, 30])
 def test_bounds_rise_whatever_the_events(events):
     time = np.r_[np.full(events, 7.0), np.linspace(1, 50, 9)]
-    bounds = bounds_of(np.arange(len(time)) < events, time, 5, [20.0, 90.0])
+    bounds = bounds_of(np.arange(len(time)) < events, time, 5)
     assert len(bounds) == 6
     assert (np.diff(bounds) > 0).all()
-    assert (bounds[0], bounds[-1] >= 90) == (0, True)
+    assert bounds[0] == 0
+    assert bounds[-1] == pytest.approx(50, rel=1e-3)
     assert np.isfinite(counted_logits(np.arange(len(time)) < events, time, bounds)).all()
 
 
@@ -183,6 +215,14 @@ def test_the_temperature_draws_curves_to_what_covariates_alone_say(make_study: M
     np.testing.assert_allclose(found.risks, found.clinical)
     few = calibrate(recipe, tmp_path / "model.pt", cases[8:12])
     assert "fewer than 10" in few["reason"]
+
+
+def test_what_no_network_can_be_asked_about_has_no_floor(make_study: MakeStudy) -> None:
+    cases = [make_study(number) for number in range(10)]
+    plain, around = recipe_of(), recipe_of(answer={"times": [100], "region": "block"})
+    cases[9].channels[0].unlink()
+    assert [score.study for score in baseline_cases(plain, cases[:6], cases[8:])] == [cases[8].study]
+    assert baseline_cases(around, cases[:6], cases[8:]) == [], "nobody drew the region"
 
 
 def test_what_cannot_be_learned_from_is_said(make_study: MakeStudy, tmp_path: Path) -> None:

@@ -148,6 +148,23 @@ def test_a_version_learns_from_the_change_between_visits(house, tmp_path: Path, 
     assert not np.allclose(alone.logits, both.logits)
 
 
+def test_a_version_of_another_form_of_the_recipe_is_given_what_it_learned_from(house, tmp_path: Path) -> None:
+    folder, ledger = house
+    forms = {
+        "alone": {"column": "course"},
+        "days": {"column": "course", "sequence": "visits", "unit": "days"},
+        "months": {"column": "course", "sequence": "visits", "unit": "months"},
+    }
+    recipes = {name: recipe_of("cnn", "classification", answer=answer) for name, answer in forms.items()}
+    take_cells(folder, ledger, [recipes["alone"]])
+    cases = {name: labelled_cases(folder, ledger, recipe, SIDES) for name, recipe in recipes.items()}
+    for own, other in (("alone", "months"), ("days", "months")):
+        fit(recipes[own], cases[own], tmp_path, cache=tmp_path / "c", epochs=1, threads=1)
+        predictor = AnswerPredictor(recipes[own], tmp_path / "model.pt")
+        one, two = ([s.logits for s in assess(predictor, cases[name]).scores] for name in (own, other))
+        np.testing.assert_allclose(one, two, rtol=1e-5)
+
+
 def test_what_cannot_be_a_sequence_is_said() -> None:
     text = 'name = "x"\nkind = "risk"\nlabels = { a = 1 }\n[answer]\ntimes = [3]\nsequence = "visits"\nregion = "y"\n'
     assert any("cannot be together" in mistake.message for mistake in mistakes(text))

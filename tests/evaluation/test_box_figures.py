@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from radloop.evaluation.box_report import box_html, in_words, summarise_boxes, write_box_csv
-from radloop.evaluation.boxes import THRESHOLDS, BoxRow, average_precision, box_f1, hits, iou, measure_boxes
+from radloop.evaluation.boxes import THRESHOLDS, BoxRow, average_precision, box_f1, froc_curve, hits, iou, measure_boxes
 from radloop.evaluation.page_parts import About
 from radloop.evaluation.report import write_json
 
@@ -109,6 +109,19 @@ def test_froc_counts_false_alarms_a_study() -> None:
     assert found["froc"].value == pytest.approx((0.5 + 6) / 7)
     assert (found["recall"].value, found["precision"].value) == (1.0, pytest.approx(2 / 3))
     assert found["box_f1"].value == pytest.approx((2 / 3 + 1 + 1 + 1) / 4)
+
+
+def test_froc_counts_a_lesion_once_and_its_further_boxes_not_at_all() -> None:
+    box, again = np.array([[0.0, 0, 10, 10]]), np.array([[0.0, 0, 10, 9]])
+    rows = [
+        BoxRow("a", "a", {"x": box}, {"x": np.vstack([box, again, again])}, {"x": np.array([0.9, 0.8, 0.7])}),
+        BoxRow("b", "b", {"x": box}, {"x": box}, {"x": np.array([0.6])}),
+    ]
+    found = measure_boxes(rows, ["x"])
+    assert found["froc.0.125"].value == found["froc"].value == 1.0
+    rate, sensitivity = froc_curve(rows, ["x"])
+    assert (rate.max(), sensitivity[-1]) == (0.0, 1.0)
+    assert found["precision"].value == 0.5, "of what is shown they are wrong"
 
 
 def test_f1_counts_how_well_a_pair_fits() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.spatial.distance import pdist
 
-from radloop.evaluation.lesion_changes import lesions_of, longest_distance, match
+from radloop.evaluation.lesion_changes import lesions_of, match
+from radloop.evaluation.lesion_sizes import lesion_sizes
 
 AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
 
@@ -21,15 +21,17 @@ def box(*places: tuple[int, int, int], size: int = 4, shape: tuple[int, int, int
 def test_volume_and_diameter_are_of_the_world():
     (lesion,) = lesions_of(box((10, 10, 5)), AFFINE).found
     assert lesion.volume_ml == pytest.approx(4 * 4 * 2 * 2 / 1000)
-    assert lesion.diameter_mm == pytest.approx(np.sqrt(9 + 9 + 4) + 1)
+    assert lesion.diameter_mm == pytest.approx(np.sqrt(9 + 9 + 16))
     np.testing.assert_allclose(lesion.centre, [11.5, 11.5, 11])
 
 
-def test_the_longest_distance_is_that_of_all_pairs():
-    rng = np.random.default_rng(0)
-    for points in (rng.normal(size=(300, 3)), np.c_[rng.integers(0, 15, (300, 2)), np.zeros(300)], np.zeros((1, 3))):
-        every = pdist(points).max() if len(points) > 1 else 0
-        assert longest_distance(points) == pytest.approx(every)
+def test_a_lesion_is_as_long_as_the_table_of_lesions_says():
+    affine = np.diag([0.7, 0.7, 5.0, 1.0])
+    mask = box((10, 10, 5), size=12)
+    mask[30, 30, 15] = True
+    told = [size.longest_mm for size in lesion_sizes(mask, affine)]
+    assert [lesion.diameter_mm for lesion in lesions_of(mask, affine).found] == pytest.approx(told)
+    assert told[1] == pytest.approx(5.0), "one voxel is as long as its longest side"
 
 
 def test_lesions_are_the_same_by_overlap_then_by_distance_then_new_or_gone():

@@ -10,6 +10,7 @@ from radloop.evaluation.lesions import (
     LesionScore,
     candidates,
     components,
+    fewest_voxels,
     lesion_curves,
     lesion_figures,
     lesion_score,
@@ -145,3 +146,8 @@ def test_counts_of_a_study_are_columns() -> None:
 def test_other_grids_are_refused() -> None:
     with pytest.raises(BadInput, match="do not fit"):
         lesion_score("s", "p", cube(), cube()[1:], cube().astype(float))
+
+
+def test_a_lesion_of_exactly_the_smallest_volume_counts_whatever_a_file_rounds():
+    rounded = [float(np.float32(0.7)), float(np.float32(0.7)), 1.0]
+    assert [fewest_voxels(volume, rounded) for volume in (0.0, 0.3, 4.9, 5.0)] == [1, 1, 10, 11]

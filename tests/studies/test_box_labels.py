@@ -170,3 +170,47 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     write_boxes(tmp_path / "b.json", boxes)
     assert read_boxes(tmp_path / "b.json") == boxes
     assert read_boxes(tmp_path / "b.json", RECIPE.model_copy(update={"labels": {"dark": 1}})) == boxes[1:]
+
+
+def test_coco_boxes_that_are_none_are_said_and_are_no_label(tmp_path: Path) -> None:
+    source = tmp_path / "coco"
+    source.mkdir()
+    for number in (1, 2, 3):
+        Image.fromarray(np.full((40, 30), 9 * number, np.uint8)).save(source / f"x{number}.png")
+    boxes = {1: [10, 20, 0, 12], 2: [10, 20, float("nan"), 12], 3: [10, 20, 8, 12], 9: [1, 1, 2, 2]}
+    annotations = {
+        "images": [{"id": n, "file_name": f"x{n}.png"} for n in (1, 2, 3)],
+        "categories": [{"id": 7, "name": "bright"}],
+        "annotations": [{"image_id": n, "category_id": 7, "bbox": bbox} for n, bbox in boxes.items()],
+    }
+    (source / "annotations.json").write_text(json.dumps(annotations))
+    report = import_studies(source, tmp_path / "studies")
+    assert (report.imported, report.labels) == (["x1", "x2", "x3"], ["x3"])
+    reasons = dict(report.excluded)
+    assert "width and height above 0" in reasons["label of x1.png"]
+    assert "bbox [10.0, 20.0, nan, 12.0]" in reasons["label of x2.png"]
+    assert reasons["boxes of image 9"] == "no image of annotations.json has this id"
+    assert [file.name for file in (tmp_path / "studies/labels/final").iterdir()] == ["x3.json"]
+
+
+def test_boxes_of_some_names_only_do_not_go_out_as_if_all_had_been_looked_for(place: Place, tmp_path: Path) -> None:
+    mask = np.zeros((20, 18, 10), np.uint8)
+    mask[3:7, 3:9, 3:5] = 1
+    nib.save(nib.Nifti1Image(mask, np.eye(4)), tmp_path / "m.nii.gz")
+    listed = [{"name": "bright", "idx": 1}, {"name": "dark", "idx": 2}]
+    more = {"author": "ann", "label_info": listed}
+    row = accept_label(place.folder, place.ledger, RECIPE, "s1", tmp_path / "m.nii.gz", **more)
+    assert row.names == ("bright",)
+    place.accept(told(ONE), "s2")
+    report = export_studies(place.folder, place.ledger, RECIPE, tmp_path / "out", format="folder")
+    assert list(report.exported) == ["s2"]
+    assert dict(report.left_out)["s1"] == "its label speaks only for bright, not for dark"
+
+
+def test_a_mask_of_too_many_parts_is_refused_and_none_of_it_is_lost_in_silence(place: Place, tmp_path: Path) -> None:
+    mask = np.zeros((20, 18, 10), np.uint8)
+    mask[::2, ::2, ::2] = 1
+    nib.save(nib.Nifti1Image(mask, np.eye(4)), tmp_path / "m.nii.gz")
+    with pytest.raises(BadLabel, match="'bright' is drawn in 450 separate parts, of which at most 200 become boxes"):
+        accept_label(place.folder, place.ledger, RECIPE, "s1", tmp_path / "m.nii.gz", author="ann")
+    assert place.ledger.history("s1") == []

@@ -126,3 +126,13 @@ def test_an_edit_means_what_the_file_meant_when_the_recipe_is_renumbered(folder,
         put(study, 1, 2)
     assert sync_view(folder, ledger, [turned]) == []
     assert ids(ledger, "a", "organs") == ids(ledger, "b", "organs") == {1: 2, 2: 1}
+
+
+def test_masks_wait_where_nobody_asks_for_masks(folder, ledger, organs, put, name):
+    put("a", 1, 2)
+    name(liver=1, tumour=2)
+    words = Recipe(name="words", kind="classification", labels={"dark": 1, "bright": 2})
+    assert sync_view(folder, ledger, [words]) == []
+    assert ledger.latest("a", "organs") is None
+    assert sync_view(folder, ledger, [recipe("wide", liver=1, tumour=2)]) == []
+    assert ledger.latest("a", "wide") is not None

@@ -119,3 +119,15 @@ def test_cells_that_are_no_outcome_are_said(studies, folder, ledger, line, reaso
     assert said_of.startswith("line 2: ")
     assert reason in said_of
     assert [row.study for row in ledger.history()] == ["b"]
+
+
+def test_event_and_time_of_a_changed_line_are_taken_together(studies, folder, ledger, tmp_path):
+    table(studies, "a,0,500", "b,0,500")
+    sync_view(folder, ledger, [LIFE])
+    accept_label(folder, ledger, LIFE, "a", put(tmp_path, form(event=True, time=700)), author="Ada")
+    ledger.revoke(ids=[ledger.latest("b", "life").id])
+    table(studies, "a,0,600", "b,0,900")
+    assert sync_view(folder, ledger, [LIFE]) == []
+    found = {study: said(ledger.content(ledger.latest(study, "life"))) for study in "ab"}
+    assert found["a"] == {"event": False, "time": 600, "unit": "days"}, "not the reader's event at the table's time"
+    assert found["b"] == {"event": False, "time": 900, "unit": "days"}
