@@ -103,7 +103,8 @@ def _strategies(options: argparse.Namespace, replay: Replay) -> int:
 
     rounds = Rounds(options.rounds, options.start or options.per_round, options.per_round)
     plan = Plan(options.strategy, rounds, options.seeds, options.jobs)
-    told = _followed(options, lambda tell: simulate(replay, plan, tell))
+    parts = plan.seeds * (1 + len(plan.strategies))
+    told = _followed(options, parts, lambda tell: simulate(replay, plan, tell))
     _picture(options, told, "strategies", "labelled studies")
     full = told["full"]
     say(f"{told['figure']} with all {told['pool']['studies']} labels: {_limits(full)}; {_hours(told)}")
@@ -124,7 +125,8 @@ def _corrections(options: argparse.Namespace, replay: Replay) -> int:
     from radloop.strategies.corrections import CorrectionPlan, correct
 
     plan = CorrectionPlan(options.rounds, options.per_round, options.seeds, options.jobs)
-    told = _followed(options, lambda tell: correct(replay, plan, tell))
+    parts = plan.seeds * len(plan.ways)
+    told = _followed(options, parts, lambda tell: correct(replay, plan, tell))
     _picture(options, told, "ways", "corrected studies")
     say(f"{options.rounds * options.per_round} labels damaged ({', '.join(told['damage'])}); {_hours(told)}")
     header = ("way", f"{told['figure']} before", "after", "gain", "gain a case", "forgotten", "area against afresh")
@@ -139,9 +141,10 @@ def _corrections(options: argparse.Namespace, replay: Replay) -> int:
 
 
 def _budget(options: argparse.Namespace, replay: Replay) -> int:
-    from radloop.strategies.simulate import check_budget
+    from radloop.strategies.simulate import MOST_DOUBLINGS, check_budget
 
-    told = _followed(options, lambda tell: check_budget(replay, options.seeds, options.jobs, tell=tell))
+    parts = 1 + MOST_DOUBLINGS
+    told = _followed(options, parts, lambda tell: check_budget(replay, options.seeds, options.jobs, tell=tell))
     rows = [
         (one["epochs"], _limits(one), "-" if one["moved"] is None else f"{one['moved']:+.3f}")
         for one in told["budgets"]
@@ -156,12 +159,12 @@ def _budget(options: argparse.Namespace, replay: Replay) -> int:
 
 
 def _followed(
-    options: argparse.Namespace, work: Callable[[Callable[[dict[str, Any]], None]], dict[str, Any]]
+    options: argparse.Namespace, parts: int, work: Callable[[Callable[[dict[str, Any]], None]], dict[str, Any]]
 ) -> dict[str, Any]:
     """The result of some work, which is also written whenever there is more of it."""
     from radloop.evaluation.report import write_json
 
-    with bar(None, f"simulate {options.recipe}", "part") as shown:
+    with bar(parts, f"simulate {Path(options.recipe).stem}", "parts") as shown:
 
         def tell(told: dict[str, Any]) -> None:
             write_json(options.json, {**told, "notice": NOTICE})
