@@ -45,12 +45,15 @@ def damages(recipe: Recipe) -> tuple[str, ...]:
 
 
 def damaged_file(recipe: Recipe, case: Case, how: str, rng: np.random.Generator, folder: Path) -> Path:
-    """A damaged copy of a case's label in a folder, written whole; the ids in it are the recipe's."""
+    """A damaged copy of a case's label in a folder, written whole unless it is there; the ids are the recipe's."""
+    path = folder / (f"{case.study}.json" if recipe.kind in CLASS_KINDS else f"{case.study}.nii.gz")
+    if path.is_file():
+        return path
     if recipe.kind in CLASS_KINDS:
-        path, answer = folder / f"{case.study}.json", read_answer(case.label, recipe)
+        answer = read_answer(case.label, recipe)
         write_whole(path, lambda file: write_answer(file, recipe.kind, _another(recipe, answer, rng)), ".json")
         return path
-    mask, path = read_label(case, recipe.labels), folder / f"{case.study}.nii.gz"
+    mask = read_label(case, recipe.labels)
     write_mask(path, damaged(recipe, mask, how, rng), mask.affine)
     return path
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import replace as dc_replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,10 +17,12 @@ from radloop.recipes.errors import RadloopError
 from radloop.recipes.recipe import Recipe
 from radloop.strategies import choose, corrections
 from radloop.strategies.choose import Candidate
-from radloop.strategies.corrections import CorrectionPlan, correct
+from radloop.strategies.corrections import CorrectionPlan, correct, mistakes_of
 from radloop.strategies.replay import Replay, Rounds, steps_of, train
+from radloop.strategies.simulate import Plan, simulate
 from radloop.studies.answers import write_answer
 from radloop.studies.cases import Case
+from radloop.studies.outcomes import Outcome
 
 RECIPE = Recipe(
     name="side",
@@ -98,6 +100,41 @@ def test_a_strategy_that_gives_what_nobody_asked_for_is_named(
         steps_of(replay, "wrong", 0, Rounds(2, 2, 2))
 
 
+def test_risks_are_measured_as_the_gate_does(replay: Replay, tmp_path: Path) -> None:
+    recipe = Recipe(
+        name="life",
+        kind="risk",
+        labels={"death": 1},
+        answer={"times": (100.0, 300.0), "intervals": 3},
+        network={"name": "cnn", "features": (4, 8), "strides": ((1, 1, 1), (2, 2, 2))},
+        fit={"patch": (8, 8, 8), "steps": 3, "epochs": 1},
+    )
+
+    def with_outcome(case: Case) -> Case:
+        label = tmp_path / f"{case.study}-life.json"
+        number = int(case.study[1:])
+        write_answer(label, "risk", Outcome(number % 3 != 0, 20.0 + 25 * number))
+        return dc_replace(case, label=label, names=("death",))
+
+    pool, held_out = (tuple(map(with_outcome, cases)) for cases in (replay.pool, replay.held_out))
+    told = simulate(
+        dc_replace(replay, recipe=recipe, pool=pool, held_out=held_out),
+        Plan(("random", "entropy"), Rounds(2, 4, 2), seeds=2),
+    )
+    assert told["figure"] == recipe.figure
+    assert told["complete"]
+    for of in told["strategies"].values():
+        assert all(0 < entry["value"] < 1 for entry in of["rounds"])
+
+
+def test_a_damaged_label_is_written_once(replay: Replay) -> None:
+    labels = mistakes_of(replay, 0, 4).labels
+    times = {study: file.stat().st_mtime_ns for study, file in labels.items()}
+    again = mistakes_of(replay, 0, 6)
+    assert {study: again.labels[study].stat().st_mtime_ns for study in times} == times
+    assert len(again.labels) == len(again.untouched) == 6
+
+
 def test_corrections_give_true_labels_back_and_tell_what_is_forgotten(
     replay: Replay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,7 +146,7 @@ def test_corrections_give_true_labels_back_and_tell_what_is_forgotten(
         return train(replay, cases, seed, out, start)
 
     monkeypatch.setattr(corrections, "train", watched)
-    told = correct(replace(replay, epochs=8), CorrectionPlan(rounds=2, each=2, seeds=1))
+    told = correct(dc_replace(replay, epochs=8), CorrectionPlan(rounds=2, each=2, seeds=1))
     every = {case.study for case in replay.pool}
     wrong = seen[0][1]
     assert seen[0] == (every, wrong, False)
