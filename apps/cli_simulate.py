@@ -108,7 +108,7 @@ def _strategies(options: argparse.Namespace, replay: Replay) -> int:
     _picture(options, told, "strategies", "labelled studies")
     full = told["full"]
     say(f"{told['figure']} with all {told['pool']['studies']} labels: {_limits(full)}; {_hours(told)}")
-    header = ("strategy", f"area under {told['figure']}", "last round", "labels to 95 %", "to 98 %",
+    header = ("strategy", f"area ({told['figure']})", "last round", "labels to 95 %", "to 98 %",
               *(f"area against {rival}" for rival in RIVALS))  # fmt: skip
     table(header, [_strategy_row(name, of, RIVALS) for name, of in told["strategies"].items()])
     return _ended(options)
@@ -203,6 +203,8 @@ def _hours(told: Mapping[str, Any]) -> str:
 
 
 def _ended(options: argparse.Namespace) -> int:
+    if options.seeds == 1:
+        say("one seed: intervals hold for other patients, not for other draws; ask for more with --seeds")
     for path in filter(None, (options.json, options.picture)):
         say(f"wrote {path}")
     say(NOTICE)

@@ -1,8 +1,9 @@
 """What learning curves of several strategies say: area, labels needed, foreground efficiency, and who is ahead of whom.
 
 Seeds and patients are both drawn (a two-way bootstrap: the same held-out patients measure every seed), so an interval
-holds for other patients and other first draws alike. Strategies are compared on the same draws. With few seeds the
-part of the doubt that is between seeds comes out too small; read it as a lower estimate.
+holds for other patients and other first draws alike. Strategies are compared on the same draws. Of n there are n - 1
+drawn, so that the variance is right also for few seeds (McCarthy and Snowden 1985); of one seed nothing is known about
+others, and the interval holds for other patients only.
 """
 
 from __future__ import annotations
@@ -250,8 +251,8 @@ def foreground_efficiency(shares: ByRound, curve: ByRound, whole: np.ndarray) ->
 
 
 def _counts(rng: np.random.Generator, n: int, resamples: int) -> np.ndarray:
-    """How often each of n is drawn; once each in the first row."""
-    return np.vstack([np.ones((1, n), int), rng.multinomial(n, np.full(n, 1 / n), size=resamples)])
+    """How often each of n is drawn, n - 1 draws in all; once each in the first row."""
+    return np.vstack([np.ones((1, n), int), rng.multinomial(max(1, n - 1), np.full(n, 1 / n), size=resamples)])
 
 
 def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:

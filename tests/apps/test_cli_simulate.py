@@ -202,12 +202,15 @@ def _members(group: int) -> list[int]:
     return found
 
 
-def test_classes_are_measured_by_their_roc_area(place: Path, tmp_path: Path) -> None:
+def test_classes_are_measured_by_their_roc_area(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "words.json"
     words = ("--strategy", "random", "--rounds", "2", "--per-round", "2", "--start", "1")
     assert main(_command(place, "side", out, *words)) == 0
     told = json.loads(out.read_text())
     assert told["figure"] == "ROC AUC"
+    assert "one seed: intervals hold for other patients" in capsys.readouterr().out
     rounds = told["strategies"]["random"]["rounds"]
     assert [entry["labels"] for entry in rounds] == [1, 3]
     # one label says nothing to tell apart, so the answer is always the same

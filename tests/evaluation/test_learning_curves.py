@@ -73,6 +73,15 @@ def test_an_interval_grows_where_seeds_disagree() -> None:
     assert width[1] > 2 * width[0]
 
 
+def test_the_doubt_between_few_seeds_is_not_too_small() -> None:
+    # of three numbers the bootstrap's deviation is the standard error, s / sqrt(3)
+    values = np.array([0.0, 1.0, 2.0])
+    boot = Bootstrap(["a"], range(3), resamples=20_000)
+    draws = boot.over_seeds({seed: np.full(20_001, values[seed]) for seed in range(3)})
+    assert draws[0] == 1
+    assert draws[1:].std() == pytest.approx(values.std(ddof=1) / math.sqrt(3), rel=0.02)
+
+
 def test_a_patient_counts_once_whatever_the_number_of_studies() -> None:
     measured = Measured(("a", "a", "a", "b", "c"), np.array([1.0, 1.0, 1.0, 0.0, math.nan]))
     assert Bootstrap(measured.patients, [0]).figure(measured)[0] == pytest.approx(0.5)
