@@ -176,6 +176,17 @@ def test_a_new_version_ends_what_was_chosen_ahead(place: Place) -> None:
     assert desk.next("r", "entropy")["id"] == by_entropy[-1]
 
 
+def test_what_was_chosen_ahead_may_be_labelled_or_reserved_by_now(place: Place) -> None:
+    here = place()
+    desk = Desk(here.pool, ["one"], Fixed(here.folder), seed=0, held_out_every=0)
+    first = desk.next("a", "coverage")["id"]
+    left = sorted(here.pool.look().learned_from - {first})
+    for study in left[3:]:
+        here.label(study)
+    given = [desk.next("b", "random")["id"], *(desk.next("c", "coverage")["id"] for _ in range(2))]
+    assert sorted(given) == left[:3]
+
+
 def test_a_skipped_study_goes_to_others_and_a_released_one_to_anybody(place: Place) -> None:
     desk = Desk(place(3).pool, ["one"], seed=0)
     first = desk.next("a", "random")["id"]
