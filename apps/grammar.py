@@ -95,6 +95,13 @@ def _serve(level: Level) -> None:
     _studies(command)
     command.add_argument("--app", type=Path, metavar="DIR", help="an app folder of your own (default: radiology)")
     command.add_argument("--recipes", type=_names, metavar="R,...", help="questions to serve (default: the home's own)")
+    command.add_argument("--strategy", metavar="NAME", help="what to read next once a model serves (default: clasp_pe)")
+    command.add_argument(
+        "--held-out-every",
+        type=_count,
+        metavar="N",
+        help="one study in N is drawn from the held-out sides (default: 5)",
+    )
     command.add_argument("--write-back", metavar="URL", help="a PACS for accepted labels (comes later)")
     _address(command)
 

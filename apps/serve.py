@@ -72,9 +72,18 @@ def server(folder: StudiesFolder, home: Home, address: Address, options: argpars
     Ledger(home).database.close()  # damaged or too new: said here in one line, not by a server that does not start
     app = copy_app(getattr(options, "app", None) or SHIPPED_APP, home)
     recipes = [take_recipe(given, home).name for given in getattr(options, "recipes", None) or ()]
-    env = {**os.environ, **host_env(folder.path, home, list(dict.fromkeys(recipes)))}
+    env = {**os.environ, **host_env(folder.path, home, list(dict.fromkeys(recipes))), **_about_strategies(options)}
     arguments = ["--app", str(app), "--studies", str(folder.path), "--uvicorn_app", ASGI]
     return ServerProcess(home, address, arguments, env, show=options.verbose)
+
+
+def _about_strategies(options: argparse.Namespace) -> dict[str, str]:
+    """What the server is told of strategies; a name that is none is refused here, in one line."""
+    from radloop.strategies.choose import strategy
+
+    name, every = (getattr(options, key, None) for key in ("strategy", "held_out_every"))
+    said = {"RADLOOP_STRATEGY": strategy(name).name} if name else {}
+    return said | ({"RADLOOP_HELD_OUT_EVERY": str(every)} if every else {})
 
 
 def copy_app(source: Path, home: Home) -> Path:

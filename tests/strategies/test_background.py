@@ -201,7 +201,6 @@ def test_scores_of_the_newest_versions_are_kept(tmp_path: Path) -> None:
 
 def test_it_waits_while_an_answer_is_computed(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(house.turns, "give_way", lambda: Turns.give_way(house.turns, 0.0))
-    house.serve(1)
     scoring, done = house.scoring(), threading.Event()
 
     def compute() -> None:
