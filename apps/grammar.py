@@ -189,6 +189,27 @@ def _labels(level: Level) -> None:
     _studies(command)
 
 
+def _simulate(level: Level) -> None:
+    command = level.add("simulate", "cli_simulate:simulate", "replay labelled studies in rounds, to compare strategies")
+    _recipe_of(command)
+    _studies(command)
+    command.add_argument("--strategy", type=_names, metavar="S,...", help="what is compared; always add random")
+    command.add_argument("--rounds", type=_count, metavar="R", help="a model is trained after each")
+    command.add_argument("--per-round", type=_count, metavar="K", help="studies that readers label in a round")
+    command.add_argument(
+        "--start", type=_count, metavar="K", help="studies of the first round (default: as the others)"
+    )
+    command.add_argument("--seeds", type=_count, default=1, metavar="N", help="repetitions (default: 1)")
+    command.add_argument("--epochs", type=_count, metavar="E", help="of each training (default: the recipe's)")
+    command.add_argument("--jobs", type=_count, default=1, metavar="J", help="processes that share the cores")
+    what = command.add_mutually_exclusive_group()
+    what.add_argument("--corrections", action="store_true", help="damage labels, and give the true ones back in rounds")
+    what.add_argument("--check-budget", action="store_true", help="find the epochs from which doubling changes nothing")
+    command.add_argument("--json", type=Path, required=True, metavar="FILE", help="figures with their intervals")
+    command.add_argument("--picture", type=Path, metavar="FILE.png", help="learning curves")
+    command.add_argument("--work", type=Path, metavar="DIR", help="what it goes on from (default: FILE.steps)")
+
+
 def _recipe(level: Level) -> None:
     group = level.group("recipe", "clinical questions: plan one from studies, check one")
     new = group.add("new", "cli_recipes:new", "plan a recipe from studies and their masks or answers")
@@ -223,7 +244,7 @@ def _restore(level: Level) -> None:
 
 
 _COMMANDS = (
-    *(_demo, _import, _export, _serve, _train, _evaluate, _predict, _status, _model, _labels, _recipe),
+    *(_demo, _import, _export, _serve, _train, _evaluate, _predict, _status, _model, _labels, _simulate, _recipe),
     *(_forget, _backup, _restore),
 )
 
