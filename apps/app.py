@@ -44,6 +44,8 @@ from radloop.registry.lineage import used_retracted
 from radloop.strategies.background import Scoring
 from radloop.strategies.batch import SerialBatch
 from radloop.strategies.desk import Desk
+from radloop.strategies.judged import JudgedLabels
+from radloop.strategies.judging import Judging
 from radloop.strategies.next_study import AUTO, NextStudy, names
 from radloop.strategies.score_cache import ScoreCache
 from radloop.strategies.scoring import DiceScoring
@@ -307,8 +309,13 @@ class RadloopApp(MONAILabelApp):
         self._resume()
         self.champions.watch([recipe.name for recipe in self.recipes], [*tidying, *chores])
         threading.Thread(target=self._warm_up, name="radloop-warm-up", daemon=True).start()
-        self._scoring.start()
+        self._scoring.start(self._judging().step)
         logger.info("serving %s; %s", ", ".join(r.name for r in self.recipes), NOTICE)
+
+    def _judging(self) -> Judging:
+        pool = self._datastore.pool  # type: ignore[attr-defined]
+        given = (pool, self.folder, self.ledger, JudgedLabels(self.home), self.recipes)
+        return Judging(*given, self.champions.known, self.champions.predictor, ONE_AT_A_TIME)
 
     def _mark_ended(self) -> None:
         for training in mark_ended(self.home, self.ledger, [recipe.name for recipe in self.recipes]):

@@ -146,6 +146,7 @@ def _recipe_facts(name: str, recipe: Recipe | None, ledger: Ledger, registry: Re
         "new_labels": ledger.new_labels_since_last_training(name),
         "versions": len(versions),
         "serves": _version_facts(serving) if serving else None,
+        "running": _running(serving, ledger) if serving else {},
         "last_version": _version_facts(versions[-1]) if versions else None,
         "last_training": {"started": training.started, "state": training.state, "note": training.note}
         if training
@@ -165,6 +166,20 @@ def _version_facts(version: Version) -> dict[str, Any]:
     return {"version": version.number, "state": version.state, "created": version.created, "reason": version.reason}
 
 
+def _running(serving: Version, ledger: Ledger) -> dict[str, Any]:
+    """What the version's answers were worth on held-out labels, as the server found: blind and anchored apart."""
+    from dataclasses import asdict
+
+    from radloop.strategies.judged import accuracy
+
+    found = accuracy(serving, ledger)
+    said = {name: {"told": of.told(name, serving.figure)} | asdict(of) for name, of in found.items()}
+    for name, of in found.items():
+        if of.drift:
+            said[name]["alarm"] = of.alarm(name)
+    return said
+
+
 def _say_facts(facts: dict[str, Any]) -> None:
     sides = ", ".join(f"{count} {side}" for side, count in facts["sides"].items() if count) or "not split yet"
     say(f"{plural(facts['studies'], 'study', 'studies')} of {plural(facts['patients'], 'patient')} ({sides})")
@@ -175,6 +190,10 @@ def _say_facts(facts: dict[str, Any]) -> None:
         held = f", {recipe['held']} held for a second look" if recipe["held"] else ""
         say(f"  labels    {plural(recipe['labelled'], 'study', 'studies')}, {recipe['new_labels']} new{held}")
         say("  serves    " + (f"version {serves['version']} ({serves['state']})" if serves else "nothing yet"))
+        for of in recipe["running"].values():
+            say(f"  accuracy  {of['told']}")
+            if "alarm" in of:
+                say(f"  DRIFT     {of['alarm']}")
         if training:
             say(f"  training  {training['state']}, begun {training['started']} {training['note']}".rstrip())
     if bad := facts["damaged_labels"]:

@@ -15,6 +15,7 @@ from radloop.recipes.load import load_recipe
 from radloop.recipes.recipe import STUDY_KINDS, Recipe
 from radloop.registry.registry import Registry
 from radloop.registry.version import Version
+from radloop.strategies.judged import accuracy
 from radloop.studies.cases import Case, labelled_cases
 from radloop.studies.folder import StudiesFolder, find_mask
 from radloop.studies.home import Home
@@ -78,10 +79,21 @@ def choose(options: argparse.Namespace) -> Measured:
     if not chosen.cases:
         msg = f"{recipe.name} has no labelled study on {chosen.split}; label some, or give others with --images FILE"
         raise Conflict(msg)
+    if version.serves and not options.images:
+        chosen.notes.extend(_running(version, ledger))
     trained = {case.patient for case in chosen.cases} & set(version.manifest.get("patients", {}).get("train", ()))
     if trained:
         chosen.notes.append(f"the version has learned from {len(trained)} of these patients, so the figure flatters it")
     return chosen
+
+
+def _running(version: Version, ledger: Ledger) -> list[str]:
+    """What the server found since the version serves, in sentences."""
+    found = accuracy(version, ledger)
+    told = [
+        f"while it serves: {of.told(name, version.figure)} (validation and test side)" for name, of in found.items()
+    ]
+    return told + [f"drift: {of.alarm(name)}" for name, of in found.items() if of.drift]
 
 
 def _version(registry: Registry, name: str, options: argparse.Namespace) -> Version:

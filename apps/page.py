@@ -10,6 +10,7 @@ from radloop.evaluation.intervals import bootstrap_mean
 from radloop.infers.segmentation import NOTICE
 from radloop.recipes.errors import RadloopError
 from radloop.recipes.recipe import Recipe
+from radloop.strategies.judged import accuracy
 
 if TYPE_CHECKING:
     from radloop.apps.app import RadloopApp
@@ -55,11 +56,14 @@ def _row(app: RadloopApp, recipe: Recipe) -> str:
         version = app.champions.of(recipe.name)
         served = f"version {version.number} ({version.state})" if version else "no model yet"
         score = _score(version)
+        running = accuracy(version, app.ledger) if version and version.serves else {}
     except RadloopError as error:
-        served, score = str(error), "-"
+        served, score, running = str(error), "-", {}
     title = recipe.title or recipe.name
-    cells = (f"{title} ({recipe.name})", labels, f"{labelled} studies", served, score)
-    return "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
+    lines = [score, *(of.told(name, recipe.figure) for name, of in running.items())]
+    lines += [f"Drift: {of.alarm(name)}" for name, of in running.items() if of.drift]
+    cells = (f"{title} ({recipe.name})", labels, f"{labelled} studies", served, "\n".join(lines))
+    return "<tr>" + "".join(f"<td>{escape(cell).replace(chr(10), '<br>')}</td>" for cell in cells) + "</tr>"
 
 
 def _score(version: Version | None) -> str:

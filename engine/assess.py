@@ -111,6 +111,7 @@ def assess(
     *,
     surfaces: bool = True,
     lesions: bool = False,
+    during: Callable[[float], None] | None = None,
 ) -> Assessment:
     """Predict every case and compare it with its label, a mask on the study's own voxels; what cannot be read is named.
 
@@ -120,6 +121,7 @@ def assess(
         progress: called with the share of cases done, 0..1; may raise to stop.
         surfaces: also the surface metrics, which take longer than the overlap.
         lesions: also the lesions of the labels that are some.
+        during: called after each window of a network that slides over a study, with the share of the study; may wait.
     """
     scores: list[Any] = []
     skipped = []
@@ -132,7 +134,7 @@ def assess(
             elif isinstance(predictor, AnswerPredictor):
                 scores.append(_score_answer(predictor, case))
             else:
-                scores.append(_score(predictor, case, surfaces, lesions))
+                scores.append(_score(predictor, case, surfaces, lesions, during))
         except (BadInput, NotFound) as error:
             logger.warning("study %s cannot be assessed: %s", case.study, error)
             skipped.append((case.study, str(error)))
@@ -176,12 +178,14 @@ def _study(predictor: Predictor | AnswerPredictor, case: Case) -> Volume:
     return read_study(case.channels, predictor.recipe.may_lack)
 
 
-def _score(predictor: Predictor, case: Case, surfaces: bool, lesions: bool) -> CaseScore:
+def _score(
+    predictor: Predictor, case: Case, surfaces: bool, lesions: bool, during: Callable[[float], None] | None = None
+) -> CaseScore:
     volume, true = _study(predictor, case), read_label(case, predictor.recipe.labels).array[0]
     labels = predictor.recipe.labels
     ids, known = list(labels.values()), {labels[name] for name in case.names if name in labels}
     asked = [name for name in predictor.recipe.evaluate.lesions if lesions and labels[name] in known]
-    answer = predictor.predict(volume, keep=[labels[name] for name in asked])
+    answer = predictor.predict(volume, during, keep=[labels[name] for name in asked])
 
     def named(found: metrics.Scores) -> ByLabel:
         return {name: found[number] for name, number in labels.items()}

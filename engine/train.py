@@ -189,7 +189,7 @@ def _sides(
     patients = {"train": _patients(train), "validation" if not fold else "fold": _patients(held_out)}
     before = None
     if champion:
-        then = labelled_cases(studies, ledger, recipe, SIDES, until=_last_row(champion))
+        then = labelled_cases(studies, ledger, recipe, SIDES, until=champion.last_row)
         before = [case for case in then if case.side == "validation"]
     return _Sides(train, calibration, HeldOut(held_out, before), patients)
 
@@ -203,13 +203,6 @@ def _where_answers_are(recipe: Recipe) -> str:
     if recipe.kind == "risk":
         columns = (recipe.answer.event, recipe.answer.time)
     return f", or fill {', '.join(map(repr, columns))} in answers.csv"
-
-
-def _last_row(version: Version) -> int:
-    """The newest label row when a version's training began; versions of older releases name only those they used."""
-    manifest = version.manifest
-    used = [*manifest.get("labels", ()), *manifest.get("held_out_labels", ())]
-    return int(manifest.get("last_row") or max(used, default=0))
 
 
 def _to_start_from(registry: Registry, ledger: Ledger, champion: Version | None, recipe: Recipe) -> Version | None:

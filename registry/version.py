@@ -79,6 +79,12 @@ class Version:
         """What its held-out scores are, in words; empty where its files are lost."""
         return "" if self.state == DAMAGED else self.load_recipe().figure
 
+    @property
+    def last_row(self) -> int:
+        """The newest label row when its training began; versions of older releases name only those they used."""
+        used = [*self.manifest.get("labels", ()), *self.manifest.get("held_out_labels", ())]
+        return int(self.manifest.get("last_row") or max(used, default=0))
+
     def load_recipe(self) -> Recipe:
         """The recipe as it was when the version was trained."""
         return Recipe.model_validate_json((self.dir / RECIPE).read_text(encoding="utf-8"))

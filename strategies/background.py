@@ -103,23 +103,30 @@ class Scoring:
 
     # -- the thread
 
-    def start(self) -> None:
-        """Computes from now on, as long as the process lives."""
-        threading.Thread(target=self._run, name="radloop-scoring", daemon=True).start()
+    def start(self, *others: Callable[[], bool]) -> None:
+        """Computes from now on, as long as the process lives.
 
-    def _run(self) -> None:
+        Args:
+            others: what else the thread does, in turn; each does a little and gives False where nothing is left.
+        """
+        steps = (self.step, *others)
+        threading.Thread(target=self._run, args=(steps,), name="radloop-scoring", daemon=True).start()
+
+    def _run(self, steps: Sequence[Callable[[], bool]]) -> None:
         while True:
             self._wake.clear()
-            try:
-                busy = self.step()
-            except Exception as error:  # a study or a full disk must not end it for ever
-                busy = False
-                if repr(error) != self._complained:
-                    self._complained = repr(error)
-                    expected = isinstance(error, RadloopError | sqlite3.Error)
-                    logger.warning("scoring waits: %s", error, exc_info=None if expected else error)
-            if not busy:
+            if not any([self._tried(step) for step in steps]):
                 self._wake.wait(LOOK_EVERY)
+
+    def _tried(self, step: Callable[[], bool]) -> bool:
+        try:
+            return step()
+        except Exception as error:  # a study or a full disk must not end it for ever
+            if repr(error) != self._complained:
+                self._complained = repr(error)
+                expected = isinstance(error, RadloopError | sqlite3.Error)
+                logger.warning("scoring waits: %s", error, exc_info=None if expected else error)
+            return False
 
     def step(self) -> bool:
         """Computes what is missing of one study; False where nothing is. Never in two threads at once."""

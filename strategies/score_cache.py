@@ -1,4 +1,4 @@
-"""What was computed of studies for strategies, on disk: scores by version, embeddings by preprocessing.
+"""What was computed of studies, on disk: scores by version, embeddings by preprocessing.
 
 An SQLite file among the caches of the home, which may be deleted at any time; then it is computed again.
 """
@@ -8,22 +8,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import sqlite3
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from radloop.recipes.recipe import Recipe
+from radloop.strategies.cache_file import drop_old, opened
 from radloop.strategies.scores import Score
-from radloop.studies.files import writing
 from radloop.studies.folder import Study
 from radloop.studies.home import Home
 
-logger = logging.getLogger(__name__)
-KEPT = 3  # versions of a recipe, so that nothing is computed again after a rollback
 _TABLES = """
 create table if not exists scores (recipe text, version integer, study text, stamp text, looks integer, said text,
     primary key (recipe, version, study)) without rowid;
@@ -55,7 +51,7 @@ class ScoreCache:
     """
 
     def __init__(self, home: Home) -> None:
-        self._home = home
+        self._file = home.cache / "scores" / "scores.db"
 
     def scores(self, recipe: str, version: int) -> dict[str, Kept]:
         """Study -> what a version said of it."""
@@ -75,14 +71,10 @@ class ScoreCache:
         """
         score = kept.score
         said = json.dumps({"scores": score.scores, "classes": score.classes}) if score else ""
-        old = (
-            "delete from scores where recipe = ?1 and version not in (select distinct version from scores"
-            " where recipe = ?1 order by version = ?2 desc, version desc limit ?3)"
-        )
         with self._open() as database:
             row = (recipe, version, study, kept.stamp, kept.looks, said)
             database.execute("insert or replace into scores values (?, ?, ?, ?, ?, ?)", row)
-            database.execute(old, (recipe, version, KEPT))
+            drop_old(database, "scores", recipe, version)
 
     def embeddings(self, recipe: Recipe) -> dict[str, tuple[str, np.ndarray | None]]:
         """Study -> stamp of its images, and its embedding, None where it could not be made."""
@@ -104,33 +96,8 @@ class ScoreCache:
                 "insert or replace into embeddings values (?, ?, ?, ?, ?)", (recipe.name, chain, study, stamp, raw)
             )
 
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        """A connection for one use: the file may go at any time, as when a patient is forgotten."""
-        with writing("scores of studies"):
-            file = self._home.cache / "scores" / "scores.db"
-            file.parent.mkdir(exist_ok=True)
-            try:
-                database = _connected(file)
-            except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError):
-                    raise
-                logger.warning("the cache of scores is damaged (%s); it is made again", error)
-                file.unlink(missing_ok=True)
-                database = _connected(file)
-            with contextlib.closing(database), database:
-                yield database
-
-
-def _connected(file: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(file, timeout=30)
-    try:
-        database.execute("pragma synchronous = off")  # a cache
-        database.executescript(_TABLES)
-    except sqlite3.DatabaseError:
-        database.close()
-        raise
-    return database
+    def _open(self) -> AbstractContextManager[sqlite3.Connection]:
+        return opened(self._file, _TABLES)
 
 
 def stamp_of(study: Study) -> str:
