@@ -10,7 +10,6 @@ what is there and of what is missing.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from out_of_fold import FOLDS, arguments, parsed, shown, train_fold, with_network
+from out_of_fold import FOLDS, arguments, fill, parsed, shown, train_fold
 from scipy import ndimage
 
 from radloop.engine.assess import CaseScore, assess
@@ -201,19 +200,13 @@ def _goal(goal: Mapping[str, float], name: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train the folds that are missing, write the figures, print the table."""
     options = parsed(arguments(__doc__ or "", list(QUESTIONS), "masks.json", 8.0), argv)
-    results = json.loads(options.json.read_text()) if options.json.is_file() else {}
-    wanted = []
-    for question in options.questions.split(","):
-        shipped = load_recipe(question)
-        for network in options.networks.split(",") if options.networks else [shipped.network.name]:
-            recipe = with_network(shipped, network)
-            wanted.append(f"{question}/{network}")
-            run = results.setdefault(wanted[-1], {"folds": {}})
-            for number in options.folds.split(","):
-                if number not in run["folds"]:
-                    run["folds"][number] = run_fold(question, recipe, int(number), options)
-                    run["figures"] = figures(run["folds"])
-                    options.json.write_text(json.dumps(results) + "\n", encoding="utf-8")
+    results = fill(options, run_fold, lambda recipe, folds: figures(folds))
+    names = options.networks.split(",") if options.networks else [""]
+    wanted = [
+        f"{question}/{name or load_recipe(question).network.name}"
+        for question in options.questions.split(",")
+        for name in names
+    ]
     print(table(results, wanted))
     return 0
 

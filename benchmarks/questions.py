@@ -9,7 +9,6 @@ result file has are not trained again. Prints a table of what is there and names
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from out_of_fold import FOLDS, arguments, parsed, shown, train_fold, with_network
+from out_of_fold import FOLDS, arguments, fill, parsed, shown, train_fold
 
 from radloop.engine.answer_baseline import answer_baseline
 from radloop.engine.answer_data import truth_of
@@ -26,7 +25,6 @@ from radloop.engine.assess import AnswerScore
 from radloop.evaluation.class_answers import probabilities
 from radloop.evaluation.classification import compare, measure
 from radloop.evaluation.reliability import perfect_ece, recalibration
-from radloop.recipes.load import load_recipe
 from radloop.recipes.preprocess import Preprocess
 from radloop.recipes.recipe import Recipe
 from radloop.studies.cases import Case
@@ -68,8 +66,9 @@ QUESTIONS = {
 }
 
 
-def run_fold(question: Question, recipe: Recipe, number: int, options: Any) -> dict[str, Any]:
+def run_fold(name: str, recipe: Recipe, number: int, options: Any) -> dict[str, Any]:
     """How a fold was trained, and its answers: study -> patient, truth and probabilities."""
+    question = QUESTIONS[name]
     trained, _ = train_fold(recipe, question.data, number, options)
     trivial = floor(question, recipe, trained.learned(), trained.held_out())
     answers = {
@@ -177,18 +176,13 @@ def table(results: Mapping[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train the folds that are missing, write the figures, print the table."""
     options = parsed(arguments(__doc__ or "", list(QUESTIONS), "questions.json", 5.0), argv)
-    results = json.loads(options.json.read_text()) if options.json.is_file() else {}
-    for name in options.questions.split(","):
-        question, shipped = QUESTIONS[name], load_recipe(name)
-        for network in options.networks.split(",") if options.networks else [shipped.network.name]:
-            recipe = with_network(shipped, network)
-            run = results.setdefault(f"{name}/{network}", {"folds": {}})
-            for number in options.folds.split(","):
-                if number not in run["folds"]:
-                    run["folds"][number] = run_fold(question, recipe, int(number), options)
-                    cells = {s.id: s.answers for s in StudiesFolder(options.work / question.data).studies().values()}
-                    run["figures"] = figures(question, recipe, run["folds"], cells)
-                    options.json.write_text(json.dumps(results) + "\n", encoding="utf-8")
+
+    def of(recipe: Recipe, folds: Mapping[str, Any]) -> dict[str, Any]:
+        question = QUESTIONS[recipe.name]
+        cells = {s.id: s.answers for s in StudiesFolder(options.work / question.data).studies().values()}
+        return figures(question, recipe, folds, cells)
+
+    results = fill(options, run_fold, of)
     print(table(results))
     return 0
 
