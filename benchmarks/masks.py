@@ -129,7 +129,7 @@ def figures(folds: Mapping[str, Any]) -> dict[str, Any]:
         name: {study: of for fold in folds.values() for study, of in fold["studies"][name].items()}
         for name in ("radloop", *FLOORS)
     }
-    by_patient = {name: _patients(studies) for name, studies in methods.items()}
+    by_patient = {name: patient_dice(studies) for name, studies in methods.items()}
     found: dict[str, Any] = {
         "studies": len(methods["radloop"]),
         "patients": len(by_patient["radloop"]),
@@ -146,7 +146,8 @@ def figures(folds: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _patients(studies: Mapping[str, Any]) -> dict[str, float]:
+def patient_dice(studies: Mapping[str, Any]) -> dict[str, float]:
+    """Patient -> mean Dice of their studies."""
     values: dict[str, list[float]] = {}
     for of in studies.values():
         values.setdefault(of["patient"], []).append(of["dice"])

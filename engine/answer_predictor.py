@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from radloop.engine.answer_data import cut, input_of, located_input, network_inputs, stack
+from radloop.engine.answer_batch import network_inputs, stack
+from radloop.engine.answer_data import cut, input_of, located_input
 from radloop.engine.channels import lacking
 from radloop.engine.covariates import Covariates
 from radloop.engine.prior import as_seen_in_life

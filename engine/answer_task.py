@@ -11,14 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from radloop.engine.answer_data import (
-    AnswerBatch,
-    AnswerSource,
-    PreparedAnswer,
-    PreparedAnswers,
-    network_inputs,
-    prepare_answers,
-)
+from radloop.engine.answer_batch import AnswerBatch, network_inputs
+from radloop.engine.answer_data import AnswerSource, PreparedAnswer, PreparedAnswers, prepare_answers
 from radloop.engine.augment import Augment
 from radloop.engine.covariates import Covariates
 from radloop.engine.losses import IGNORE, answer_loss

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from radloop.engine.answer_data import AnswerBatch, AnswerSource, PreparedAnswer
+from radloop.engine.answer_batch import AnswerBatch
+from radloop.engine.answer_data import AnswerSource, PreparedAnswer
 from radloop.engine.answer_task import AnswerTask
 from radloop.engine.augment import Augment
 from radloop.engine.clinical import Clinical, fit_clinical

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from radloop.engine.answer_baseline import answer_baseline
-from radloop.engine.answer_data import AnswerSource, cut, input_of, prepare_answers, stack
+from radloop.engine.answer_batch import stack
+from radloop.engine.answer_data import AnswerSource, cut, input_of, prepare_answers
 from radloop.engine.answer_predictor import AnswerPredictor
 from radloop.engine.answer_task import AnswerTask
 from radloop.engine.assess import assess, closeness, label_scores, patient_scores
