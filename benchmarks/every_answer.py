@@ -69,7 +69,7 @@ MAINS: dict[str, Main] = {
     "survival": survival.main,
 }
 ROWS = (
-    Row("lung_nodule", "masks", 9, {"dice": 0.84}),
+    Row("lung_nodule", "masks", 12, {"dice": 0.84}),
     Row("lung_nodule_malignancy", "questions", 4, {"all": 0.95, "diameter_mm 6 to 12": 0.88}, (*SLICES, "cnn", "vit")),
     Row("lung_nodule_grade", "questions", 3, {"all": None}),
     Row("lung_nodule_attributes", "questions", 3, {"all": None}),
