@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 ROOMS = sorted(CONFIG["tool"]["setuptools"]["package-dir"].values())
 SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+# read before any test runs: CPython 3.11 may fail to parse while another thread, such as a server's, parses too
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LONGEST = 400
 # the terminal of the commands; everybody else logs
@@ -93,8 +95,7 @@ def test_a_file_is_short_enough(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=_name)
 def test_library_code_is_quiet_and_checks_without_assert(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
+    for node in ast.walk(TREES[path]):
         where = f"{_name(path)}:{getattr(node, 'lineno', 0)}"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in {"print", "eval", "exec", "exit", "quit"}, where
@@ -107,7 +108,7 @@ def test_library_code_is_quiet_and_checks_without_assert(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=_name)
 def test_own_rooms_are_imported_by_their_full_name(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(TREES[path]):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{_name(path)}:{node.lineno}: no relative imports"
@@ -119,7 +120,7 @@ def test_own_rooms_are_imported_by_their_full_name(path: Path) -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=_name)
 def test_a_module_says_what_it_is(path: Path) -> None:
     if "migrations" not in path.parts and path.name != "__init__.py":
-        assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), f"{_name(path)} has no docstring"
+        assert ast.get_docstring(TREES[path]), f"{_name(path)} has no docstring"
 
 
 def test_commands_in_the_docs_exist() -> None:
@@ -172,7 +173,7 @@ def test_imported_distributions_are_declared() -> None:
         for requirement in CONFIG["project"]["dependencies"]
     }
     for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(TREES[path]):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom):
                 names = [node.module or ""]
