@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from radloop.recipes.load import load_recipe
+
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- figures: begin", "<!-- figures: end -->"
 HEAD = """
@@ -59,9 +61,16 @@ def _retrains(result: dict[str, Any]) -> Iterator[str]:
         yield f"| hippocampus MR at 2 mm, {what} | {split} | served | {served} | - | `{result['command']}` |"
 
 
-def _questions(result: dict[str, Any]) -> Iterator[str]:
+def _own(result: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Question, network and run of those with the recipe's own network; docs/benchmarks.md has the others."""
     for key, run in result.items():
         question, network = key.split("/")
+        if network == load_recipe(question).network.name:
+            yield question, network, run
+
+
+def _questions(result: dict[str, Any]) -> Iterator[str]:
+    for question, network, run in _own(result):
         minutes = max(fold["core_minutes"] for fold in run["folds"].values())
         for part, of in run["figures"].items():
             which = f"{question}, {network}" + ("" if part == "all" else f", {part}")
@@ -76,8 +85,7 @@ def _questions(result: dict[str, Any]) -> Iterator[str]:
 
 
 def _masks(result: dict[str, Any]) -> Iterator[str]:
-    for key, run in result.items():
-        question, network = key.split("/")
+    for question, network, run in _own(result):
         of = run["figures"]
         mine, floor = of["radloop"], max((of["threshold"], of["blob"]), key=lambda one: one["dice"]["value"])
         data = f"{question}, {network}: {of['studies']} studies of {of['patients']} patients"
