@@ -180,6 +180,6 @@ def fill(
                     run["folds"][number] = run_fold(question, recipe, int(number), options)
                     run["figures"] = figures(recipe, run["folds"])
                     part = options.json.with_suffix(".part")
-                    part.write_text(json.dumps(results) + "\n", encoding="utf-8")
+                    part.write_text(json.dumps(results, separators=(",", ":")) + "\n", encoding="utf-8")
                     part.replace(options.json)
     return results

@@ -82,7 +82,16 @@ def run_fold(name: str, recipe: Recipe, number: int, options: Any) -> dict[str, 
         for score in trained.outcome.scores
         if isinstance(score, AnswerScore)
     }
-    return trained.told | {"answers": answers}
+    return trained.told | {"answers": _short(answers)}
+
+
+def _short(told: Any) -> Any:
+    """Numbers with five digits: the file is committed, and no figure has more."""
+    if isinstance(told, dict):
+        return {key: _short(value) for key, value in told.items()}
+    if isinstance(told, (list, tuple)):
+        return [_short(value) for value in told]
+    return float(f"{told:.5g}") if isinstance(told, float) else told
 
 
 def floor(question: Question, recipe: Recipe, learned: Sequence[Case], asked: Sequence[Case]) -> dict[str, Any]:
