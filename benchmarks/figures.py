@@ -101,8 +101,7 @@ def _masks(result: dict[str, Any]) -> Iterator[str]:
 
 
 def _survival(result: dict[str, Any]) -> Iterator[str]:
-    for key, run in result.items():
-        question, network = key.split("/")
+    for question, network, run in _own(result):
         of = run["figures"]
         minutes = max(fold["minutes"] for fold in run["folds"].values())
         data = f"{question}, {network}: {of['studies']} studies, {of['events']} events, {minutes:.0f} min a fold"
@@ -114,8 +113,7 @@ def _survival(result: dict[str, Any]) -> Iterator[str]:
 
 
 def _boxes(result: dict[str, Any]) -> Iterator[str]:
-    for key, run in result.items():
-        question, network = key.split("/")
+    for question, network, run in _own(result):
         of = run["figures"]
         minutes = max(fold["core_minutes"] for fold in run["folds"].values())
         data = f"{question}, {network}: {of['studies']} studies of {of['patients']} patients"

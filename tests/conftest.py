@@ -51,6 +51,12 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def missing() -> Callable[[str, str], None]:
+    """`missing("data", reason)` skips the test, and fails it where RADLOOP_REQUIRE promises that."""
+    return _missing
+
+
+@pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Real data: RADLOOP_DATA, by default `shared/data` beside the repository."""
     folder = Path(os.environ.get("RADLOOP_DATA", ROOT.parent / "shared" / "data"))

@@ -63,13 +63,18 @@ def test_a_lesion_keeps_its_number_from_study_to_study(studies: Path, tmp_path: 
     assert float(rows[1]["diameter_change_mm"]) > 0
 
 
-def test_predict_writes_it_where_a_patient_has_several_dated_studies(
-    studies: Path, tmp_path: Path, kit: SimpleNamespace, capsys: pytest.CaptureFixture[str]
-) -> None:
+def predicting(studies: Path, tmp_path: Path, kit: SimpleNamespace) -> tuple[list[str], Path]:
+    """The command that predicts all studies, and its folder; a version serves."""
     home, out = tmp_path / "home", tmp_path / "out"
     (Home(home).recipes / "tiny.toml").write_text(kit.tiny)
     kit.publish(home, "tiny")
-    words = ["predict", "tiny", "--studies", str(studies), "--home", str(home), "--out", str(out)]
+    return ["predict", "tiny", "--studies", str(studies), "--home", str(home), "--out", str(out)], out
+
+
+def test_predict_writes_it_where_a_patient_has_several_dated_studies(
+    studies: Path, tmp_path: Path, kit: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, out = predicting(studies, tmp_path, kit)
     assert main(words) == 0
     assert "changes.csv follows the lesions of 1 patient from study to study" in capsys.readouterr().out
     assert (out / "changes.csv").is_file()
@@ -81,10 +86,7 @@ def test_predict_writes_it_where_a_patient_has_several_dated_studies(
 def test_a_table_that_is_no_answer_stays_and_a_study_that_failed_is_not_in_it(
     studies: Path, tmp_path: Path, kit: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    home, out = tmp_path / "home", tmp_path / "out"
-    (Home(home).recipes / "tiny.toml").write_text(kit.tiny)
-    kit.publish(home, "tiny")
-    words = ["predict", "tiny", "--studies", str(studies), "--home", str(home), "--out", str(out)]
+    words, out = predicting(studies, tmp_path, kit)
     out.mkdir()
     (out / "changes.csv").write_text("mine")
     assert main(words) != 0

@@ -41,9 +41,9 @@ def rows(path: Path) -> list[dict[str, str]]:
         ("nifti_misc", 5, 2, 4, {"modality"}),
     ],
 )
-def test_a_set_becomes_a_studies_folder(prepare, data_dir, tmp_path, name, studies, labels, patients, columns):
+def test_a_set_becomes_a_studies_folder(prepare, missing, data_dir, tmp_path, name, studies, labels, patients, columns):
     if not (data_dir / name).is_dir():
-        pytest.skip(f"{name} is not in this copy of the data")
+        missing("data", f"{name} is not in this copy of it")
     assert prepare.prepare(name, tmp_path, data_dir, quiet=True) == studies
     folder = StudiesFolder(tmp_path)
     found = folder.studies()
@@ -69,7 +69,7 @@ def test_a_set_becomes_a_studies_folder(prepare, data_dir, tmp_path, name, studi
     ("name", "studies", "patients", "column"),
     [("lidc_nodules", 732, 404, "malignancy"), ("nih_cxr", 688, 0, "finding")],
 )
-def test_a_large_set_becomes_a_studies_folder(prepare, data_dir, tmp_path, name, studies, patients, column):
+def test_a_large_set_becomes_a_studies_folder(prepare, missing, data_dir, tmp_path, name, studies, patients, column):
     assert prepare.prepare(name, tmp_path, data_dir, quiet=True) == studies
     table = rows(tmp_path / "answers.csv")
     assert all(row[column] for row in table)
