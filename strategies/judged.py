@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import sqlite3
 from typing import TYPE_CHECKING
 
 from radloop.evaluation.drift import Judged, Reading, running_accuracy
@@ -12,6 +15,7 @@ from radloop.studies.ledger import Ledger
 if TYPE_CHECKING:
     from radloop.registry.version import Version
 
+logger = logging.getLogger(__name__)
 _TABLES = """
 create table if not exists judged (recipe text, version integer, row integer, study text, patient text, blind integer,
     value real, primary key (recipe, version, row)) without rowid;
@@ -26,15 +30,21 @@ class JudgedLabels:
     """
 
     def __init__(self, home: Home) -> None:
-        self._file = home.cache / "scores" / "judged.db"
+        self._file = home.cache.resolve() / "scores" / "judged.db"
 
     def of(self, recipe: str, version: int) -> list[Judged]:
-        """Those of a version, the oldest label first; makes no file."""
+        """Those of a version, the oldest label first; changes nothing. None, with a warning, of a damaged file."""
         if not self._file.is_file():
             return []
         query = "select study, patient, row, blind, value from judged where recipe = ? and version = ? order by row"
-        with opened(self._file, _TABLES) as database:
-            rows = database.execute(query, (recipe, version)).fetchall()
+        try:
+            with contextlib.closing(
+                sqlite3.connect(f"{self._file.as_uri()}?mode=ro", uri=True, timeout=30)
+            ) as database:
+                rows = database.execute(query, (recipe, version)).fetchall()
+        except sqlite3.DatabaseError as error:
+            logger.warning("%s cannot be read (%s); delete it, a server makes it again", self._file.name, error)
+            return []
         return [Judged(study, patient, row, bool(blind), value) for study, patient, row, blind, value in rows]
 
     def keep(self, recipe: str, version: int, judged: Judged) -> None:
