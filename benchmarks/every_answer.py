@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,9 +24,9 @@ import masks
 import numpy as np
 import questions
 import survival
+from fold_answers import FoldAnswers
 from out_of_fold import FOLDS, shown
 
-from radloop.evaluation.classification import compare
 from radloop.evaluation.intervals import bootstrap_mean, paired_differences
 from radloop.recipes.load import load_recipe
 
@@ -170,23 +169,9 @@ def _against(row: Row, run: Mapping[str, Any], own: Mapping[str, Any]) -> dict[s
         ]
         return asdict(bootstrap_mean(paired_differences(*values)))
     recipe = load_recipe(row.recipe)
-    first, second = ({i: of for n in shared for i, of in one["folds"][n]["answers"].items()} for one in (run, own))
-    studies, names = sorted(first.keys() & second.keys()), recipe.label_names
-
-    def values_of(answers: Mapping[str, Any], key: str) -> np.ndarray:
-        return np.array(
-            [[math.nan if answers[s][key][n] is None else answers[s][key][n] for n in names] for s in studies]
-        )
-
-    found = compare(
-        values_of(first, "p"),
-        values_of(second, "p"),
-        values_of(first, "truth"),
-        [first[s]["patient"] for s in studies],
-        questions.QUESTIONS[row.recipe].metric,
-        kind=recipe.kind,
-        labels=names,
-    )
+    first, second = (FoldAnswers.read(one["folds"][number] for number in shared) for one in (run, own))
+    first, second = first.only(second.studies), second.only(first.studies)
+    found = first.against(second.p, questions.QUESTIONS[row.recipe].metric, recipe)
     return asdict(found.difference) if found else None
 
 

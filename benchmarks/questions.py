@@ -9,7 +9,6 @@ result file has are not trained again. Prints a table of what is there and names
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from fold_answers import FoldAnswers
 from out_of_fold import FOLDS, arguments, fill, parsed, shown, train_fold
 
 from radloop.engine.answer_baseline import answer_baseline
 from radloop.engine.answer_data import truth_of
-from radloop.engine.assess import AnswerScore
 from radloop.evaluation.class_answers import probabilities
-from radloop.evaluation.classification import compare, measure
+from radloop.evaluation.classification import measure
 from radloop.evaluation.reliability import perfect_ece, recalibration
 from radloop.recipes.preprocess import Preprocess
 from radloop.recipes.recipe import Recipe
@@ -71,27 +70,8 @@ def run_fold(name: str, recipe: Recipe, number: int, options: Any) -> dict[str, 
     question = QUESTIONS[name]
     trained, _ = train_fold(recipe, question.data, number, options)
     trivial = floor(question, recipe, trained.learned(), trained.held_out())
-    answers = {
-        score.study: {
-            "patient": score.patient,
-            "truth": score.truth,
-            "p": score.probabilities,
-            "logits": score.logits,
-            "floor": trivial[score.study],
-        }
-        for score in trained.outcome.scores
-        if isinstance(score, AnswerScore)
-    }
-    return trained.told | {"answers": _short(answers)}
-
-
-def _short(told: Any) -> Any:
-    """Numbers with five digits: the file is committed, and no figure has more."""
-    if isinstance(told, dict):
-        return {key: _short(value) for key, value in told.items()}
-    if isinstance(told, (list, tuple)):
-        return [_short(value) for value in told]
-    return float(f"{told:.5g}") if isinstance(told, float) else told
+    answers = FoldAnswers.of(trained.outcome.scores, trivial, recipe.label_names)
+    return trained.told | {"answers": answers.columns()}
 
 
 def floor(question: Question, recipe: Recipe, learned: Sequence[Case], asked: Sequence[Case]) -> dict[str, Any]:
@@ -126,30 +106,25 @@ def _pixels(recipe: Recipe, learned: Sequence[Case], asked: Sequence[Case]) -> d
 
 def figures(question: Question, recipe: Recipe, folds: Mapping[str, Any], cells: Mapping[str, Any]) -> dict[str, Any]:
     """What the folds say together, and against the trivial method, on all studies and on a part of them."""
-    answers = {study: of for fold in folds.values() for study, of in fold["answers"].items()}
+    answers = FoldAnswers.read(folds.values())
     found = {"all": _figures(question, recipe, answers)}
     if question.part:
         (low, high), column = question.part, question.floor[0]
-        inside = {s: of for s, of in answers.items() if low <= float(cells[s][column]) <= high}
-        found[f"{column} {low:g} to {high:g}"] = _figures(question, recipe, inside)
+        inside = {study for study in answers.studies if low <= float(cells[study][column]) <= high}
+        found[f"{column} {low:g} to {high:g}"] = _figures(question, recipe, answers.only(inside))
     return found
 
 
-def _figures(question: Question, recipe: Recipe, answers: Mapping[str, Any]) -> dict[str, Any]:
-    names, studies, kind = recipe.label_names, sorted(answers), recipe.kind
-    p, y, trivial = (
-        np.array([[math.nan if answers[s][of][n] is None else answers[s][of][n] for n in names] for s in studies])
-        for of in ("p", "truth", "floor")
-    )
-    raw = probabilities(np.array([answers[s]["logits"] for s in studies]), kind)
-    patients = [answers[s]["patient"] for s in studies]
-    against = compare(p, trivial, y, patients, question.metric, kind=kind, labels=names)
+def _figures(question: Question, recipe: Recipe, answers: FoldAnswers) -> dict[str, Any]:
+    names, kind, patients = recipe.label_names, recipe.kind, list(answers.patients)
+    p, y, raw = answers.p, answers.truth, probabilities(answers.logits, recipe.kind)
+    against = answers.against(answers.floor, question.metric, recipe)
     line = recalibration(p, y, patients, kind=kind)
     told = {name: of for name, of in measure(p, y, patients, kind=kind, labels=names).items() if of}
-    scaled = {name: compare(p, raw, y, patients, name, kind=kind, labels=names) for name in ("brier", "log_loss")}
+    scaled = {name: answers.against(raw, name, recipe) for name in ("brier", "log_loss")}
     wanted = (question.metric, "roc_auc", "accuracy", "balanced_accuracy", "brier", "log_loss", "ece")
     return {
-        "studies": len(studies),
+        "studies": len(answers.studies),
         "patients": len(set(patients)),
         "metric": question.metric,
         **{name: asdict(of) for name, of in told.items() if name.split(".")[0] in wanted},
