@@ -56,7 +56,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
     chosen = choose(options)
     check_columns(options.by, chosen.cases)
-    with bar(len(chosen.cases), "evaluate", "study") as shown:
+    with bar(len(chosen.cases), "evaluate", "studies") as shown:
         found = assess(
             PredictorCache().get(chosen.version),
             chosen.cases,

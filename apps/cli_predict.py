@@ -217,7 +217,7 @@ def _answer_all(
     failed = 0
     with (
         (out / RESULTS).open("w", newline="", encoding="utf-8") as file,
-        bar(len(jobs), "predict", "study") as progress,
+        bar(len(jobs), "predict", "studies") as progress,
     ):
         table = csv.writer(file)
         table.writerow([field.name for field in fields(Row)])

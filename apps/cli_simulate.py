@@ -80,7 +80,7 @@ def _prepared(options: argparse.Namespace, work: Path) -> Replay:
     asked = [*region, *(one for one in recipes_asked(copied, ledger) if one.name != recipe.answer.region)]
     take_over_labels(folder, ledger, with_own(recipe, asked))
     side: Side = "validation" if options.check_budget else "test"
-    with bar(None, "preprocess", "study") as shown:
+    with bar(None, "preprocess", "studies") as shown:
 
         def step(_: int) -> None:
             shown.update(1)
@@ -108,6 +108,8 @@ def _strategies(options: argparse.Namespace, replay: Replay) -> int:
     _picture(options, told, "strategies", "labelled studies")
     full = told["full"]
     say(f"{told['figure']} with all {told['pool']['studies']} labels: {_limits(full)}; {_hours(told)}")
+    if not full["value"] > 0:
+        say("that is nothing to compare curves with: train longer with --epochs; --check-budget finds how long")
     header = ("strategy", f"area ({told['figure']})", "last round", "labels to 95 %", "to 98 %",
               *(f"area against {rival}" for rival in RIVALS))  # fmt: skip
     table(header, [_strategy_row(name, of, RIVALS) for name, of in told["strategies"].items()])

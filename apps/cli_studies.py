@@ -35,7 +35,7 @@ def import_(options: argparse.Namespace) -> int:
         msg = f"--studies {options.studies}: DICOMweb comes later; give a folder"
         raise WrongUse(msg)
     into = Path(options.studies).expanduser()
-    with bar(None, "import", "study") as progress:
+    with bar(None, "import", "studies") as progress:
         report = import_studies(options.source.expanduser(), into, progress=_follow(progress))
     listing = Home.find(into, options.home).logs / "import.csv"
     report.write_csv(listing)
@@ -62,7 +62,7 @@ def export(options: argparse.Namespace) -> int:
     recipe = take_recipe(options.recipe, home) if options.recipe else _only_recipe(folder, ledger)
     folder = open_folder(options.studies, len(recipe.channels))
     take_over_labels(folder, ledger, with_own(recipe, recipes_asked(home, ledger)))
-    with bar(None, "export", "study") as progress:
+    with bar(None, "export", "studies") as progress:
         report = export_studies(folder, ledger, recipe, options.out, options.format, progress=_follow(progress))
     for study, reason in report.left_out:
         complain(f"left out: {study}: {reason}")

@@ -180,7 +180,7 @@ def _of_strategy(
     told |= {name: boot.interval(boot.over_seeds(of)) for name, of in areas.items()}
     there = np.array([])
     if whole is not None:
-        told |= {f"labels_to_{p}": boot.interval(labels_to(labels, curve, whole * p / 100)) for p in SHARES}
+        told |= {f"labels_to_{p}": boot.interval(labels_to(labels, curve, share_of(whole, p))) for p in SHARES}
         near = labels_to(labels, curve, whole - POINT)
         told["labels_within_a_point"] = boot.interval(near)
         more = labels[-1] - labels[-2] if len(labels) > 1 else labels[-1]
@@ -219,6 +219,11 @@ def area(labels: Sequence[int], curve: ByRound) -> np.ndarray:
         for n in range(len(labels) - 1)
     ]
     return np.sum(parts, axis=0)
+
+
+def share_of(whole: np.ndarray, percent: float) -> np.ndarray:
+    """So many percent of the full-data figure; infinity where that is 0, which any curve would reach."""
+    return np.where(whole > 0, whole * percent / 100, np.inf)
 
 
 def labels_to(labels: Sequence[int], curve: ByRound, goal: np.ndarray) -> np.ndarray:

@@ -177,19 +177,19 @@ def test_a_reader_that_has_enough_is_no_failure(studies: Path) -> None:
 def test_a_log_gets_lines_of_progress(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from radloop.apps import terminal
 
-    with terminal.bar(3, "quick", "study") as shown:
+    with terminal.bar(3, "quick", "studies") as shown:
         shown.update(3)
         terminal.rename(shown, "still quick")
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(terminal, "LOG_SECONDS", 0.01)
-    with terminal.bar(3, "slow", "study") as shown:
+    with terminal.bar(3, "slow", "studies") as shown:
         for _ in range(3):
             time.sleep(0.03)
             shown.update()
         terminal.rename(shown, "measure")
     lines = capsys.readouterr().err.split("\n")
-    assert lines[0].startswith("slow: 1 of 3 study")
-    assert lines[-2].startswith("measure: 3 of 3 study")
+    assert lines[0].startswith("slow: 1 of 3 studies")
+    assert lines[-2].startswith("measure: 3 of 3 studies")
     assert not any("\r" in line for line in lines)
 
 

@@ -51,6 +51,14 @@ def test_labels_are_those_of_the_first_round_that_reaches_the_share() -> None:
     assert told["slow"]["labels_to_95"] == {"value": None, "low": None, "high": None}
 
 
+def test_a_share_of_nothing_is_not_reached() -> None:
+    flat = {seed: [Point(n, 0.1 * n, _measured(0.0, 0, spread=0.0)) for n in (1, 2)] for seed in range(3)}
+    nothing = {seed: _measured(0.0, 0, spread=0.0) for seed in range(3)}
+    told = summarise({"random": flat}, nothing, ("random",), resamples=50)["strategies"]["random"]
+    assert told["labels_to_95"]["value"] is None
+    assert told["labels_to_98"]["value"] is None
+
+
 def test_foreground_efficiency_finds_the_rate_that_made_the_curve() -> None:
     rate = 5.0
     figures = [0.8 - 0.4 * math.exp(-rate * 0.1 * n) for n in range(4)]
