@@ -108,7 +108,7 @@ def _strategies(options: argparse.Namespace, replay: Replay) -> int:
     _picture(options, told, "strategies", "labelled studies")
     full = told["full"]
     say(f"{told['figure']} with all {told['pool']['studies']} labels: {_limits(full)}; {_hours(told)}")
-    if not full["value"] > 0:
+    if not (full["value"] or 0.0) > 0:
         say("that is nothing to compare curves with: train longer with --epochs; --check-budget finds how long")
     header = ("strategy", f"area ({told['figure']})", "last round", "labels to 95 %", "to 98 %",
               *(f"area against {rival}" for rival in RIVALS))  # fmt: skip
