@@ -1,10 +1,12 @@
 """What the classifiers share: a small residual trunk, pooling, places on a grid, and the last layer.
 
-Group normalisation (Wu and He, ECCV 2018) throughout: an answer does not depend on the batch, and a batch of 1 trains.
+Group normalisation (Wu and He, ECCV 2018), unless a network asks for another: what is learned does not depend on the
+batch, and a batch of 1 trains.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import ceil, gcd
 
 import torch
@@ -15,6 +17,7 @@ from radloop.networks.topology import Topology
 from radloop.recipes.recipe import Recipe
 
 DROPOUT = 0.1
+Normalise = Callable[[int], nn.Module]
 _MOST_GROUPS = 8
 _LONGEST_WAVE = 100.0  # voxels of the grid, over 2 pi
 
@@ -34,15 +37,21 @@ def normalisation(channels: int) -> nn.GroupNorm:
 class Residual(nn.Module):
     """Two convolutions and a shortcut (He et al., CVPR 2016), the second one silent at first."""
 
-    def __init__(self, channels: tuple[int, int], kernel: tuple[int, ...], stride: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        channels: tuple[int, int],
+        kernel: tuple[int, ...],
+        stride: tuple[int, ...],
+        normalise: Normalise = normalisation,
+    ) -> None:
         super().__init__()
         before, after = channels
         self.body = nn.Sequential(
             convolution((before, after), kernel, stride),
-            normalisation(after),
+            normalise(after),
             nn.ReLU(inplace=True),
             convolution((after, after), kernel, (1,) * len(kernel)),
-            normalisation(after),
+            normalise(after),
         )
         nn.init.zeros_(self.body[-1].weight)  # type: ignore[arg-type]
         same = before == after and set(stride) == {1}
@@ -60,18 +69,23 @@ class Trunk(nn.Sequential):
         width: channels that come out.
     """
 
-    def __init__(self, inputs: int, sizes: Topology) -> None:
+    def __init__(self, inputs: int, sizes: Topology, normalise: Normalise = normalisation) -> None:
         first = sizes.features[0]
-        layers = [convolution((inputs, first), sizes.kernels[0], sizes.strides[0]), normalisation(first), nn.ReLU()]
+        layers = [convolution((inputs, first), sizes.kernels[0], sizes.strides[0]), normalise(first), nn.ReLU()]
         before, flat = first, (1,) * len(sizes.strides[0])
         for number, (after, kernel, stride) in enumerate(
             zip(sizes.features, sizes.kernels, sizes.strides, strict=True)
         ):
-            layers.append(Residual((before, after), kernel, stride if number else flat))
-            layers.append(Residual((after, after), kernel, flat))
+            layers.append(Residual((before, after), kernel, stride if number else flat, normalise))
+            layers.append(Residual((after, after), kernel, flat, normalise))
             before = after
         super().__init__(*layers)
         self.width = before
+
+
+def mean(features: torch.Tensor) -> torch.Tensor:
+    """(N, C, *space) to (N, C)."""
+    return features.flatten(2).mean(2)
 
 
 def mean_and_max(features: torch.Tensor) -> torch.Tensor:

@@ -10,12 +10,13 @@ import torch
 from monai.networks.nets import DynUNet
 from torch import nn
 
-from radloop.networks.blocks import LastLayer, Trunk, mean_and_max
+from radloop.networks.blocks import LastLayer, Trunk, mean, mean_and_max, normalisation
 from radloop.networks.registry import register
 from radloop.networks.topology import topology
 from radloop.recipes.recipe import STUDY_KINDS, Recipe
 
 _FEWEST_RESOLUTIONS = 3  # DynUNet's own limit
+_SMALLEST_BATCH = 8  # from which the mean of a batch tells enough about the mean of all
 
 
 @register("unet", ("segmentation",))
@@ -31,16 +32,23 @@ def resunet(recipe: Recipe) -> nn.Module:
 
 
 class Classifier(nn.Module):
-    """A residual trunk, pooled: (N, C, *patch) to logits (N, outputs)."""
+    """A residual trunk, pooled: (N, C, *patch) to logits (N, outputs).
+
+    Pictures in batches that are large enough get batch normalisation (Ioffe and Szegedy, ICML 2015) and are pooled by
+    their mean, all else group normalisation, mean and largest value: of chest X-rays, on the fold that was hardest, the
+    area under the ROC curve was .88 with one and .77 with the other (docs/benchmarks.md).
+    """
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
-        self.trunk = Trunk(recipe.inputs, topology(recipe))
-        self.last = LastLayer(2 * self.trunk.width, recipe)
+        batches = recipe.dimension == 2 and recipe.fit.batch >= _SMALLEST_BATCH
+        self.trunk = Trunk(recipe.inputs, topology(recipe), nn.BatchNorm2d if batches else normalisation)
+        self.pool = mean if batches else mean_and_max
+        self.last = LastLayer(self.trunk.width * (1 if batches else 2), recipe)
 
     def forward(self, image: torch.Tensor, present: None, extra: torch.Tensor | None) -> torch.Tensor:
         """Logits (N, outputs)."""
-        return self.last(mean_and_max(self.trunk(image)), extra)
+        return self.last(self.pool(self.trunk(image)), extra)
 
 
 @register("cnn", STUDY_KINDS)

@@ -28,14 +28,14 @@ each_of_slices = pytest.mark.parametrize("name", SLICES)
 Inputs = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
 
 
-def recipe(name: str, dimension: int = 3, kind: Kind = "classification", **answer: Any) -> Recipe:
+def recipe(name: str, dimension: int = 3, kind: Kind = "classification", batch: int = 16, **answer: Any) -> Recipe:
     return Recipe(
         name="toy",
         kind=kind,
         dimension=dimension,
         labels={"a": 1, "b": 2, "c": 3},
         answer=answer,
-        fit={"patch": (12,) * dimension},
+        fit={"patch": (12,) * dimension, "batch": batch},
         network={"name": name, "features": (8, 16, 32, 64)},
     )
 
@@ -89,8 +89,9 @@ def loss(kind: str, logits: torch.Tensor, grade: torch.Tensor) -> torch.Tensor:
 
 @each
 @pytest.mark.parametrize("kind", CLASS_KINDS)
-def test_a_few_steps_lower_the_loss(name: str, dimension: int, kind: Kind) -> None:
-    asked = recipe(name, dimension, kind)
+@pytest.mark.parametrize("batch", [2, 16])
+def test_a_few_steps_lower_the_loss(name: str, dimension: int, kind: Kind, batch: int) -> None:
+    asked = recipe(name, dimension, kind, batch)
     torch.manual_seed(0)
     network = build(asked)
     image, present, extra = inputs(asked, 6)
@@ -98,7 +99,7 @@ def test_a_few_steps_lower_the_loss(name: str, dimension: int, kind: Kind) -> No
     image = image + grade.view(-1, *[1] * (dimension + 1))
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
     losses = []
-    for _ in range(10):
+    for _ in range(12):
         optimiser.zero_grad()
         logits = network(image, present, extra)
         assert logits.shape == (6, asked.outputs)
@@ -127,7 +128,7 @@ def test_an_answer_is_the_same_again_alone_and_in_a_batch(name: str, dimension: 
 
 @each
 def test_a_batch_of_one_trains(name: str, dimension: int) -> None:
-    asked = recipe(name, dimension)
+    asked = recipe(name, dimension, batch=1)
     build(asked).train()(*inputs(asked, 1)).sum().backward()
 
 
