@@ -100,7 +100,7 @@ class Crashes:
 
     def start(self) -> None:
         """`radloop serve`, until it says that it is ready."""
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         command = [sys.executable, "-m", "radloop.apps.cli", "--home", str(self.home.path), "serve"]
         command += ["--studies", str(self.studies), "--port", str(self.port)]
@@ -110,7 +110,7 @@ class Crashes:
         self._watching.clear()
         self._watch = threading.Thread(target=self._look_at_processes, daemon=True)
         self._watch.start()
-        _until(lambda: b"stop with Ctrl-C" in self.log.read_bytes() or self._owner_ended(), 180)
+        until(lambda: b"stop with Ctrl-C" in self.log.read_bytes() or self._owner_ended(), 180)
         if self._owner_ended():
             msg = f"the server did not start: {self.log.read_text()[-2000:]}"
             raise RuntimeError(msg)
@@ -162,7 +162,7 @@ class Crashes:
             clients[-1].start()
         began = self._train(number, anew=not late)
         if late:
-            _until(self._is_in_ledger, 60)
+            until(self._is_in_ledger, 60)
         time.sleep(moment)
         killed = self._kill(kind)
         time.sleep(0.5)
@@ -237,13 +237,13 @@ class Crashes:
         if kind == "training":
             return [] if not self._owner_ended() else ["the server ended with its training"]
         problems = []
-        if not _until(self._owner_ended, 15):
+        if not until(self._owner_ended, 15):
             problems.append("radloop serve does not end with its server")
             self.stop()
         last = self.log.read_text().strip().splitlines()[-1]
         if "the server ended" not in last:
             problems.append(f"radloop serve does not say that its server ended: {last}")
-        if not _until(lambda: all(_gone(*one) for one in self.seen.processes.items()), 10):
+        if not until(lambda: all(_gone(*one) for one in self.seen.processes.items()), 10):
             left = [pid for pid, born in self.seen.processes.items() if not _gone(pid, born)]
             problems.append(f"processes {left} outlive their server")
         return problems
@@ -368,13 +368,15 @@ def _mask(path: Path, rng: random.Random) -> np.ndarray:
     return mask
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port on loopback that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _until(condition: Callable[[], bool], seconds: float) -> bool:
+def until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Waits for a condition, at most so many seconds; whether it came true."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():

@@ -19,12 +19,11 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import requests
+from crash_driver import free_port, until
 from tqdm import tqdm
 
 from radloop.engine.weights import save_weights
@@ -85,16 +85,14 @@ class Place:
     @contextlib.contextmanager
     def served(self) -> Iterator[str]:
         """The address of `radloop serve` on it, until the end."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         command = [sys.executable, "-m", "radloop.apps.cli", "--home", str(self.home.path), "serve"]
         with self.log.open("wb") as out:
             server = subprocess.Popen(
                 [*command, "--studies", str(self.studies), "--port", str(port)], stdout=out, stderr=out
             )
         try:
-            _until(lambda: b"stop with Ctrl-C" in self.log.read_bytes() or server.poll() is not None, 300)
+            until(lambda: b"stop with Ctrl-C" in self.log.read_bytes() or server.poll() is not None, 300)
             if server.poll() is not None:
                 msg = f"the server did not start: {self.log.read_text()[-2000:]}"
                 raise RuntimeError(msg)
@@ -192,15 +190,6 @@ def _answers(url: str, block: int) -> list[float]:
 def _spread(seconds: Sequence[float]) -> dict[str, float]:
     points = {"median": 0.5, "p99": 0.99, "worst": 1.0}
     return {f"{name}_ms": round(1000 * float(np.quantile(seconds, share)), 1) for name, share in points.items()}
-
-
-def _until(there: Callable[[], bool], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not there():
-        if time.monotonic() > end:
-            msg = f"waited {seconds:g} s in vain"
-            raise TimeoutError(msg)
-        time.sleep(0.2)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
